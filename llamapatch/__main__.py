@@ -1,0 +1,5 @@
+"""``python -m llamapatch``."""
+
+from llamapatch.cli.main import entry
+
+entry()

@@ -1,0 +1,1 @@
+"""Toolchain probe, CMake presets, variants, incremental builds."""

@@ -1,0 +1,1 @@
+"""Run the built tools; keep what they printed; sample memory and time."""

@@ -1,0 +1,1 @@
+"""The reference model, synthetic shapes, and how they are made."""

@@ -1,0 +1,135 @@
+"""The one place that spawns processes other than git.
+
+Every child runs in a process group of its own, so that Ctrl-C and time-outs end the whole family, and is reaped with
+``wait4``, so that CPU time and peak memory come from the operating system and not from the child's own claims.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from llamapatch.errors import EnvironmentProblem, LlamapatchError
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished process. `seconds` is wall time, `cpu_seconds` user plus system time of it and its reaped children,
+    `peak_rss` the largest resident set in bytes."""
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    cpu_seconds: float
+    peak_rss: int
+
+    @property
+    def command(self) -> str:
+        return shlex.join(self.argv)
+
+
+class ProcessFailed(LlamapatchError):
+    """A process exited with a status it should not have; `completed` has everything it said."""
+
+    def __init__(self, completed: Completed, remedy: str = "") -> None:
+        tail = "\n".join((completed.stderr or completed.stdout).strip().splitlines()[-12:])
+        how = f"status {completed.code}" if completed.code >= 0 else f"signal {-completed.code}"
+        super().__init__(f"`{completed.command}` ended with {how}.\n{tail}", remedy)
+        self.completed = completed
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    on_line: Callable[[str], None] | None = None,
+) -> Completed:
+    """Run `argv` to its end and return what it did.
+
+    `env` replaces the environment (use ``os.environ | {...}`` to extend it). `on_line` is called with each line of
+    standard output and standard error as it comes. Raises `EnvironmentProblem` when the program cannot be started or
+    outlives `timeout` seconds, and `ProcessFailed` for a non-zero status unless `check` is false.
+    """
+    words = tuple(os.fspath(a) for a in argv)
+    started = time.monotonic()
+    try:
+        child = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot start `{words[0]}`: {error.strerror}.") from error
+    assert child.stdout is not None and child.stderr is not None
+    captured: list[list[str]] = [[], []]
+    readers = [
+        threading.Thread(target=_drain, args=(stream, lines, on_line), daemon=True)
+        for stream, lines in zip((child.stdout, child.stderr), captured, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    late = threading.Event()
+    timer = threading.Timer(timeout, lambda: (late.set(), kill_group(child.pid))) if timeout else None
+    if timer:
+        timer.start()
+    try:
+        _, status, usage = os.wait4(child.pid, 0)
+    except BaseException:
+        kill_group(child.pid)
+        child.wait()
+        raise
+    finally:
+        if timer:
+            timer.cancel()
+    child.returncode = os.waitstatus_to_exitcode(status)
+    for reader in readers:
+        reader.join()
+    child.stdout.close()
+    child.stderr.close()
+    done = Completed(
+        argv=words,
+        code=child.returncode,
+        stdout="".join(captured[0]),
+        stderr="".join(captured[1]),
+        seconds=time.monotonic() - started,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_rss=usage.ru_maxrss * 1024,
+    )
+    if late.is_set():
+        raise EnvironmentProblem(f"`{done.command}` did not finish within {timeout:.0f} s and was ended.")
+    if check and done.code != 0:
+        raise ProcessFailed(done)
+    return done
+
+
+def kill_group(pid: int) -> None:
+    """End a child started by `run` with everything it started."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _drain(stream: IO[bytes], lines: list[str], on_line: Callable[[str], None] | None) -> None:
+    for raw in stream:
+        line = raw.decode("utf-8", "replace")
+        lines.append(line)
+        if on_line is not None:
+            on_line(line.rstrip("\r\n"))

@@ -1,0 +1,1 @@
+"""What the patches are: series.toml, patch.toml, series.lock, selection."""

@@ -1,0 +1,186 @@
+"""The shape of ``series.toml``, ``patch.toml`` and ``series.lock``: strict, unknown keys are errors."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+PatchId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+PhaseId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
+GitId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _inside(path: str) -> str:
+    if path.startswith("/") or "\\" in path or "\0" in path or any(p in ("", ".", "..") for p in path.split("/")):
+        raise ValueError("must be a relative path with forward slashes that does not climb out")
+    return path
+
+
+# A path inside a tree.
+TreePath = Annotated[str, AfterValidator(_inside)]
+NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class Strict(BaseModel):
+    """Base: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Strict):
+    """One place upstream may come from, tried in the order of the file.
+
+    ``git``: `url` and `ref`. ``npm``: `package` and the git bundle's path in it (`member`). ``pypi``: `package` and the
+    folder in its source archive (`member`). ``tarball``: `url`, or a path, of a source archive.
+    """
+
+    kind: Literal["git", "npm", "pypi", "tarball"]
+    url: str = ""
+    ref: str = ""
+    package: str = ""
+    member: str = ""
+
+
+class UpstreamPin(Strict):
+    """What the series applies to. The tree id is the identity; the version is its name."""
+
+    version: NonEmpty
+    tree: GitId
+    url: str
+    source: list[Source] = Field(min_length=1)
+
+
+class Phase(Strict):
+    """A named stretch of the series; `patches` in the order of application."""
+
+    id: PhaseId
+    title: NonEmpty
+    patches: list[PatchId] = []
+
+
+class SeriesFile(Strict):
+    """``patches/series.toml``."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    upstream: UpstreamPin
+    phase: list[Phase] = Field(min_length=1)
+
+
+class Forwarding(Strict):
+    """Where the change stands with upstream, and why."""
+
+    status: Literal["not-forwarded", "forwarded", "rejected", "merged", "never"]
+    reason: NonEmpty
+    url: str = ""
+
+
+class Effect(Strict):
+    """What the patch may do to results when switched on.
+
+    ``identical``: logits byte-equal to the unpatched build. ``equivalent``: the same mathematics, other rounding.
+    ``lossy``: within the budgets of ``[gate]``.
+    """
+
+    effect_class: Literal["identical", "equivalent", "lossy"] = Field(alias="class")
+    backends: list[Literal["cpu", "cuda"]] = ["cpu"]
+
+
+class Switch(Strict):
+    """How the patch is turned on at run time; off by default. `flag` is a command-line flag of upstream's tools."""
+
+    env: Annotated[str, StringConstraints(pattern=r"^LLAMA_LP_[A-Z0-9_]+$")]
+    values: list[Literal["off", "on", "verify"]] = ["off", "on"]
+    flag: str = ""
+
+
+class Overlay(Strict):
+    """A file that lives in ``ggml_kernels/`` (`source`) and is placed at `to` in the same commit."""
+
+    source: TreePath = Field(alias="from")
+    to: TreePath
+
+
+class KernelBench(Strict):
+    """A benchmark of the kernels' own build, for what upstream's tools never reach.
+
+    `target` is the CMake target in ``ggml_kernels/``; it prints one JSON object per line (see docs).
+    """
+
+    target: NonEmpty
+    args: list[str] = []
+
+
+class Gate(Strict):
+    """Budgets and claims, checked by ``gate``; `model_type` is the quantisation of the reference model that reaches
+    the patch (``F16`` when any does)."""
+
+    model_type: str = "F16"
+    kernel_bench: KernelBench | None = None
+    min_speedup: float | None = None
+    max_kld: float | None = None
+    max_delta_ln_ppl: float | None = None
+    min_top1: float | None = None
+
+
+class PatchMeta(Strict):
+    """``patches/phaseN/<id>/patch.toml``."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    id: PatchId
+    title: NonEmpty
+    phase: PhaseId
+    authors: list[NonEmpty] = Field(min_length=1)
+    date: datetime.date
+    paper: str = ""
+    requires: list[PatchId] = []
+    conflicts: list[PatchId] = []
+    upstream: Forwarding
+    effect: Effect
+    switch: Switch | None = None
+    overlay: list[Overlay] = []
+    registry: dict[str, int] = {}
+    cuda_units: list[TreePath] = []
+    gate: Gate = Gate()
+
+
+class LockedFile(Strict):
+    """A file before and after one patch; a blob of forty zeros means it is absent."""
+
+    path: str
+    mode: str
+    pre: GitId
+    post: GitId
+
+
+class LockedHunk(Strict):
+    """Where a hunk stands: the enclosing function's line in the pre-image."""
+
+    path: str
+    line: int
+    function: str
+
+
+class LockedPatch(Strict):
+    """The generated facts of one patch: hashes in, expected tree and commit out."""
+
+    id: PatchId
+    diff: Sha256
+    overlay: dict[str, Sha256]
+    meta: Sha256
+    files: list[LockedFile]
+    hunks: list[LockedHunk]
+    tree: GitId
+    commit: GitId
+    chain: Sha256
+
+
+class Lock(Strict):
+    """``patches/series.lock``. `chain` of the last patch is the series' identity."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    upstream_tree: GitId
+    base_commit: GitId
+    patches: list[LockedPatch]

@@ -1,0 +1,1 @@
+"""Git plumbing: apply, rollback, verify, worktrees, overlay of kernels."""
