@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import git as gitpython
 
 from llamapatch.errors import InternalError, LlamapatchError
+from llamapatch.process import run
 
 _CONFIG = (
     "core.hooksPath=/dev/null",
@@ -50,8 +52,8 @@ class GitError(LlamapatchError):
     """A git command failed; `stderr` holds what it said."""
 
     def __init__(self, args: tuple[str, ...], code: int, stderr: str) -> None:
-        first = stderr.strip().splitlines()[:1]
-        super().__init__(f"git {args[0] if args else ''} failed with status {code}: {first[0] if first else 'no output'}")
+        said = (stderr.strip().splitlines() or ["no output"])[0]
+        super().__init__(f"git {args[0] if args else ''} failed with status {code}: {said}")
         self.code = code
         self.stderr = stderr
 
@@ -97,6 +99,19 @@ class Git:
         if index is not None:
             where["GIT_INDEX_FILE"] = str(index)
         return _execute(args, cwd=self.work_tree or self.git_dir, env=where | (env or {}), input=input)
+
+    def transfer(self, *args: str, timeout: float, on_line: Callable[[str], None] | None = None) -> str:
+        """Run ``git ARGS`` against another machine: streamed, ended with all its helpers after `timeout` seconds.
+
+        The only call that reads the user's git configuration, for what a network needs (proxy, mirrors, credentials,
+        certificates); what it brings must be proven by its hash. Nothing can ask a question: the child has no terminal.
+        """
+        env = clean_environment() | {"GIT_DIR": str(self.git_dir), "GIT_ASKPASS": "true"}
+        del env["GIT_CONFIG_GLOBAL"], env["GIT_CONFIG_NOSYSTEM"]
+        done = run(["git", *args], cwd=self.git_dir, env=env, timeout=timeout, on_line=on_line, check=False)
+        if done.code != 0:
+            raise GitError(args, done.code, done.stderr)
+        return done.stdout.rstrip("\n")
 
     def succeeds(self, *args: str) -> bool:
         """Whether ``git ARGS`` exits with 0."""

@@ -6,7 +6,10 @@ Every child runs in a process group of its own, so that Ctrl-C and time-outs end
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -18,6 +21,9 @@ from pathlib import Path
 from typing import IO
 
 from llamapatch.errors import EnvironmentProblem, LlamapatchError
+
+# A lone carriage return at the end of what was read may yet become \r\n, so it is left for the next chunk.
+_LINE_END = re.compile(r"\r\n|\n|\r(?=.)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,12 @@ def run(
     for reader in readers:
         reader.start()
     late = threading.Event()
-    timer = threading.Timer(timeout, lambda: (late.set(), kill_group(child.pid))) if timeout else None
+
+    def expire() -> None:
+        late.set()
+        kill_group(child.pid)
+
+    timer = threading.Timer(timeout, expire) if timeout else None
     if timer:
         timer.start()
     try:
@@ -121,15 +132,20 @@ def run(
 
 def kill_group(pid: int) -> None:
     """End a child started by `run` with everything it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _drain(stream: IO[bytes], lines: list[str], on_line: Callable[[str], None] | None) -> None:
-    for raw in stream:
-        line = raw.decode("utf-8", "replace")
-        lines.append(line)
+    """Collect `stream`; a carriage return ends a line too, because progress meters (git, curl) use nothing else."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    while chunk := os.read(stream.fileno(), 65536):
+        text = decoder.decode(chunk)
+        lines.append(text)
         if on_line is not None:
-            on_line(line.rstrip("\r\n"))
+            *whole, rest = _LINE_END.split(rest + text)
+            for line in whole:
+                on_line(line)
+    if rest.rstrip("\r") and on_line is not None:
+        on_line(rest.rstrip("\r"))
