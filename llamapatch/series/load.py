@@ -1,0 +1,141 @@
+"""Read ``patches/`` and ``ggml_kernels/`` into a `Series`; every mistake is named with its file, key and remedy."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from llamapatch.config import Settings
+from llamapatch.errors import UsageProblem
+from llamapatch.series.lint import lint_patches, lint_series_file, raise_problems
+from llamapatch.series.lock import LOCK_NAME, read_lock
+from llamapatch.series.model import Lock, PatchMeta, SeriesFile, UpstreamPin
+
+SERIES_NAME = "series.toml"
+META_NAME = "patch.toml"
+DIFF_NAME = "change.patch"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch as it lies on disk. `diff` is ``change.patch`` (empty when there is none), `overlay` maps a path in the
+    tree to the bytes of the file of ``ggml_kernels/`` that is placed there."""
+
+    meta: PatchMeta
+    folder: Path
+    diff: bytes
+    overlay: dict[str, bytes]
+
+    @property
+    def id(self) -> str:
+        return self.meta.id
+
+
+@dataclass(frozen=True)
+class Series:
+    """The whole series, patches in the order of application. `lock` is None when ``series.lock`` is not there."""
+
+    file: SeriesFile
+    patches: tuple[Patch, ...]
+    lock: Lock | None
+    home: Path
+
+    @property
+    def pin(self) -> UpstreamPin:
+        return self.file.upstream
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(p.id for p in self.patches)
+
+    def get(self, patch_id: str) -> Patch:
+        """The patch with this id; `UsageProblem` when there is none."""
+        for patch in self.patches:
+            if patch.id == patch_id:
+                return patch
+        raise UsageProblem(f"there is no patch `{patch_id}`.", "See `llamapatch list`.")
+
+
+def load_series(settings: Settings) -> Series:
+    """Read and check the series of `settings.home`.
+
+    Raises `UsageProblem` for a missing file, malformed TOML (with its line), a key that the schema does not know, and
+    for whatever `llamapatch.series.lint` finds.
+    """
+    folder = settings.patches
+    series_path = folder / SERIES_NAME
+    if not series_path.is_file():
+        raise UsageProblem(
+            f"{series_path} does not exist.", "Start a series with `llamapatch init`, or run from inside a project."
+        )
+    file = _parse(series_path, SeriesFile)
+    raise_problems(lint_series_file(file, folder))
+    patches = tuple(
+        _read_patch(folder / phase.id / patch_id, settings.kernels)
+        for phase in file.phase
+        for patch_id in phase.patches
+    )
+    raise_problems(lint_patches(file, patches, folder))
+    return Series(file=file, patches=patches, lock=read_lock(folder / LOCK_NAME), home=settings.home)
+
+
+def _read_patch(folder: Path, kernels: Path) -> Patch:
+    meta = _parse(folder / META_NAME, PatchMeta)
+    diff_path = folder / DIFF_NAME
+    overlay: dict[str, bytes] = {}
+    for item in meta.overlay:
+        source = kernels / item.source
+        if not source.is_file() or not source.resolve().is_relative_to(kernels.resolve()):
+            raise UsageProblem(
+                f"{folder / META_NAME}: overlay source `{item.source}` is no file below {kernels}.",
+                "Write it, or correct `from`.",
+            )
+        if item.to in overlay:
+            raise UsageProblem(
+                f"{folder / META_NAME}: two overlay files go to `{item.to}`.", "Give one of them another `to`."
+            )
+        overlay[item.to] = source.read_bytes()
+    return Patch(meta=meta, folder=folder, diff=diff_path.read_bytes() if diff_path.is_file() else b"", overlay=overlay)
+
+
+def _parse(path: Path, model: type[M]) -> M:
+    """A TOML file as `model`; the first schema violation becomes one sentence that names the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageProblem(f"{path} does not exist.", "Write it, or take the patch out of series.toml.") from error
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{path} is not UTF-8 at byte {error.start}.", "Save it as UTF-8.") from error
+    try:
+        raw: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageProblem(f"{path} is not valid TOML: {error}.", "Mend that line.") from error
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise UsageProblem(f"{path}: `{where}`: {_say(first['type'], first['msg'])}{more}.", _remedy(first)) from error
+
+
+def _say(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "required, but missing"
+    return message[:1].lower() + message[1:]
+
+
+def _remedy(first: Any) -> str:
+    if first["type"] == "extra_forbidden":
+        return "Remove it or correct its spelling; docs/schemas/ has every key."
+    if first["type"] == "missing":
+        return "Add it; docs/schemas/ says what it holds."
+    return "docs/schemas/ says what the key may hold."
