@@ -2,35 +2,19 @@
 
 Shapes below use B = batch, T = tokens, E = n_embd, H = query heads, G = KV heads, D = 64 (head size).
 RMSNorm before attention and feed-forward, rotary positions on adjacent pairs (upstream's NORM rope), grouped-query
-attention, SwiGLU, input and output embeddings tied (Touvron et al., arXiv 2302.13971; Ainslie et al., arXiv 2305.13245).
+attention, SwiGLU, input and output embeddings tied (Touvron et al., arXiv 2302.13971; Ainslie et al.,
+arXiv 2305.13245).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llamapatch.models.shape import Shape
 
-@dataclass(frozen=True)
-class Shape:
-    """Hyper-parameters; the defaults are the shipped reference model's."""
-
-    n_vocab: int = 4096
-    n_embd: int = 256
-    n_layer: int = 6
-    n_head: int = 4
-    n_head_kv: int = 2
-    n_ff: int = 768
-    n_ctx: int = 2048
-    rope_base: float = 10000.0
-    norm_eps: float = 1e-5
-
-    @property
-    def head_dim(self) -> int:
-        return self.n_embd // self.n_head
+__all__ = ["Block", "Llama", "Shape"]
 
 
 class Block(nn.Module):

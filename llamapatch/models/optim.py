@@ -19,7 +19,7 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     """Approximate U V^T of the SVD of each matrix in g [N, rows, cols]."""
-    x = g / (g.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x: Tensor = g / (g.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = x.size(1) > x.size(2)
     if tall:
         x = x.mT
@@ -45,7 +45,7 @@ class Optimiser:
                 rest.append(p)
         self.rest = rest
         self.adam = torch.optim.AdamW(rest, lr=lr_rest, betas=(0.9, 0.95), weight_decay=0.0)
-        self.buffers = {shape: torch.zeros(len(ps), *shape) for shape, ps in self.groups.items()}
+        self.buffers = {shape: torch.zeros(len(ps), *shape, device=ps[0].device) for shape, ps in self.groups.items()}
 
     @torch.no_grad()
     def step(self, scale: float) -> None:

@@ -1,27 +1,27 @@
 """Train the reference model on the pinned upstream tree's own source text (extra ``train``).
 
 One run folder holds everything: ``tokenizer.json``, ``state.pt`` (written atomically, so a killed run resumes where it
-was), ``loss.jsonl`` (one line per evaluation). Windows are drawn from a generator seeded by (seed, step): a resumed run
-sees exactly the windows the uninterrupted one would have seen.
+was), ``loss.jsonl`` (one line per evaluation), ``origin.json`` (the warm start, if there was one). Windows are drawn
+from a generator seeded by (seed, step): a resumed run sees exactly the windows the uninterrupted one would have seen.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
-from tokenizers import pre_tokenizers, trainers
 
 from llamapatch.errors import UsageProblem
 from llamapatch.models.corpus import Corpus
@@ -103,10 +103,11 @@ def perplexity(model: Llama, ids: Ids, n_ctx: int, max_windows: int | None = Non
     count = min(count, max_windows or count)
     total, scored = 0.0, 0
     first = n_ctx // 2
+    device = model.token_embd.weight.device
     model.eval()
     with torch.no_grad():
         for w in range(count):
-            window = torch.from_numpy(ids[w * n_ctx : (w + 1) * n_ctx])
+            window = torch.from_numpy(ids[w * n_ctx : (w + 1) * n_ctx]).to(device)
             hidden = model(window[None])[0, first:-1]
             nll = F.cross_entropy(model.logits(hidden).float(), window[first + 1 :], reduction="sum")
             total += float(nll)
@@ -118,6 +119,7 @@ def train(
     corpus: Corpus,
     run: Path,
     plan: Plan,
+    *,
     shape: Shape | None = None,
     warm_weights: dict[str, torch.Tensor] | None = None,
     report: Callable[[str], None] = print,
@@ -176,7 +178,7 @@ def _backward(model: Llama, batch: torch.Tensor, micro_tokens: int = 3072) -> fl
     """Accumulate the gradient of the mean loss over batch [B, T+1], in slices that fit the cache; returns the loss."""
     model.train()
     rows = max(1, micro_tokens // (batch.shape[1] - 1))
-    parts = batch.split(rows)
+    parts = torch.split(batch, rows)
     total = 0.0
     for part in parts:
         share = len(part) / len(batch)
@@ -190,18 +192,36 @@ def _backward(model: Llama, batch: torch.Tensor, micro_tokens: int = 3072) -> fl
 
 
 def _save(run: Path, model: Llama, optimiser: Optimiser, plan: Plan, step: int) -> None:
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "plan": asdict(plan), "step": step}
+    state = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "plan": asdict(plan),
+        "shape": asdict(model.shape),
+        "step": step,
+    }
     temporary = run / "state.pt.new"
     torch.save(state, temporary)
-    os.replace(temporary, run / "state.pt")
+    temporary.replace(run / "state.pt")
+
+
+def load_state(run: Path) -> dict[str, Any]:
+    """What `_save` stored in folder `run`, on the CPU; `UsageProblem` when there is nothing usable."""
+    path = run / "state.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # Runs of the first days stored no shape; they all had the default one.
+        return {"shape": asdict(Shape()), **state}
+    except FileNotFoundError as error:
+        raise UsageProblem(f"{run} holds no training run.", f"Start one: llamapatch model train --run {run}") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, TypeError) as error:
+        raise UsageProblem(f"{path} is damaged or no training state.", "Remove it to start afresh.") from error
 
 
 def _restore(run: Path, model: Llama, optimiser: Optimiser, plan: Plan) -> int:
-    path = run / "state.pt"
-    if not path.exists():
+    if not (run / "state.pt").exists():
         return 0
-    state = torch.load(path, weights_only=True)
-    if state["plan"] != asdict(plan):
+    state = load_state(run)
+    if state["plan"] != asdict(plan) or state["shape"] != asdict(model.shape):
         raise UsageProblem(
             f"{run} holds a run with another plan.", "Give the same options to resume it, or another folder."
         )
