@@ -1,0 +1,242 @@
+"""The series applied in full order on the pinned tree: the only place where a diff meets a file.
+
+Every hunk must stand at its stated line on its stated text, so the tree after each patch is a function of the series
+alone; ``series.lock`` records it. Everything here happens in memory; the caller stores the objects, or does not.
+"""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llamapatch.errors import ConflictError, MismatchError, UsageProblem
+from llamapatch.git import Git
+from llamapatch.series.load import DIFF_NAME, Patch, Series
+from llamapatch.series.lock import chain_value, meta_hash, overlay_hashes, sha256
+from llamapatch.series.model import Lock, LockedFile, LockedHunk, LockedPatch, UpstreamPin
+from llamapatch.tree.diff import FileDiff, HunkError, anchor, apply_hunks, canonical_diff, parse_diff
+from llamapatch.tree.objects import ABSENT, IDENTITY, Entry, ObjectPool, TreeState
+
+TRAILER_ID = "Llamapatch-Id"
+# The date of the synthetic base commit: any constant will do, as long as it never changes.
+_BASE_EPOCH = calendar.timegm((2000, 1, 1, 0, 0, 0))
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file before and after one patch; None where it is absent."""
+
+    path: str
+    pre: Entry | None
+    post: Entry | None
+
+
+@dataclass(frozen=True)
+class Link:
+    """One patch in its place in the series: what it changes, where, and the tree and commit that result."""
+
+    patch: Patch
+    diffs: tuple[FileDiff, ...]
+    files: tuple[FileChange, ...]
+    hunks: tuple[LockedHunk, ...]
+    tree: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The first `links` of the series on the pinned tree. `contents` holds every blob that a patch reads or makes."""
+
+    base_tree: str
+    base_commit: str
+    links: tuple[Link, ...]
+    pool: ObjectPool
+    contents: dict[str, bytes]
+    base: TreeState
+
+
+def base_commit(pool: ObjectPool, pin: UpstreamPin) -> str:
+    """A root commit of upstream's tree. It is made from the pin alone, so that ids do not depend on how upstream was
+    obtained (a shallow clone, a squashed import and a tarball carry the same tree under different commits)."""
+    message = f"llama.cpp {pin.version}\n\nLlamapatch-Upstream: {pin.tree}\n"
+    return pool.commit(pin.tree, None, author=IDENTITY, epoch=_BASE_EPOCH, message=message)
+
+
+def patch_commit(pool: ObjectPool, patch: Patch, tree: str, parent: str) -> str:
+    """The commit of one patch: a function of its metadata, its tree and its parent."""
+    meta = patch.meta
+    trailers = [f"{TRAILER_ID}: {meta.id}", f"Llamapatch-Phase: {meta.phase}"]
+    if meta.requires:
+        trailers.append(f"Llamapatch-Requires: {', '.join(meta.requires)}")
+    trailers.append(f"Llamapatch-Diff: {sha256(patch.diff)}")
+    trailers += [f"Co-authored-by: {author}" for author in meta.authors[1:]]
+    message = meta.title + "\n\n" + "\n".join(trailers) + "\n"
+    midnight = datetime.datetime.combine(meta.date, datetime.time(), datetime.UTC)
+    return pool.commit(tree, parent, author=meta.authors[0], epoch=int(midnight.timestamp()), message=message)
+
+
+def build_chain(git: Git, series: Series, count: int | None = None) -> Chain:
+    """Apply the first `count` patches (all by default) on the pinned tree, whose objects `git` must hold.
+
+    Raises `DiffError` for a diff that is not canonical, `HunkError` for one that does not fit to the byte, and
+    `ConflictError` for an overlay file whose place is taken.
+    """
+    patches = series.patches[:count]
+    diffs = [parse_diff(p.diff, str(p.folder / DIFF_NAME)) for p in patches]
+    _refuse_edited_overlays(patches, diffs)
+    state = TreeState.read(git, series.pin.tree)
+    base = state.copy()
+    pool = ObjectPool()
+    touched = {entry.oid for files in diffs for d in files if (entry := state.get(d.path))}
+    contents = git.read_blobs(sorted(touched)) if touched else {}
+    parent = root = base_commit(pool, series.pin)
+    links: list[Link] = []
+    for patch, files in zip(patches, diffs, strict=True):
+        link = _apply(patch, files, state, pool, contents=contents, parent=parent)
+        links.append(link)
+        parent = link.commit
+    return Chain(series.pin.tree, root, tuple(links), pool, contents, base)
+
+
+def make_lock(chain: Chain, series: Series) -> Lock:
+    """``series.lock`` for a chain of the whole series."""
+    locked: list[LockedPatch] = []
+    previous = series.pin.tree
+    for link in chain.links:
+        diff, overlay, meta = sha256(link.patch.diff), overlay_hashes(link.patch), meta_hash(link.patch.meta)
+        previous = chain_value(previous, diff, overlay, meta)
+        locked.append(
+            LockedPatch(
+                id=link.patch.id,
+                diff=diff,
+                overlay=overlay,
+                meta=meta,
+                files=[_locked_file(change) for change in link.files],
+                hunks=list(link.hunks),
+                tree=link.tree,
+                commit=link.commit,
+                chain=previous,
+            )
+        )
+    return Lock(schema=1, upstream_tree=chain.base_tree, base_commit=chain.base_commit, patches=locked)
+
+
+def check_against_lock(chain: Chain, series: Series) -> None:
+    """Compare the links of `chain` with ``series.lock``, fact by fact; raises `MismatchError` with both values."""
+    lock = series.lock
+    if lock is None:
+        raise UsageProblem(f"{series.home / 'patches' / 'series.lock'} does not exist.", "Run `llamapatch lock`.")
+    if (lock.upstream_tree, lock.base_commit) != (chain.base_tree, chain.base_commit):
+        raise _differs("the upstream pin", "tree", lock.upstream_tree, chain.base_tree)
+    for number, link in enumerate(chain.links):
+        name = f"patch `{link.patch.id}`"
+        if number >= len(lock.patches) or lock.patches[number].id != link.patch.id:
+            there = lock.patches[number].id if number < len(lock.patches) else "nothing"
+            raise _differs(f"place {number + 1} of the series", "patch", there, link.patch.id)
+        locked = lock.patches[number]
+        facts: list[tuple[str, str, str]] = [
+            ("change.patch", locked.diff, sha256(link.patch.diff)),
+            ("patch.toml", locked.meta, meta_hash(link.patch.meta)),
+        ]
+        ours = overlay_hashes(link.patch)
+        for path in sorted(ours.keys() | locked.overlay.keys()):
+            facts.append((f"overlay {path}", locked.overlay.get(path, "nothing"), ours.get(path, "nothing")))
+        pairs = zip(locked.files, map(_locked_file, link.files), strict=False)
+        for theirs, mine in pairs:
+            facts.append((f"{theirs.path} before", theirs.pre, mine.pre))
+            facts.append((f"{theirs.path} after", theirs.post, mine.post))
+        facts += [("tree", locked.tree, link.tree), ("commit", locked.commit, link.commit)]
+        for what, expected, found in facts:
+            if expected != found:
+                raise _differs(name, what, expected, found)
+
+
+def check_canonical(git: Git, chain: Chain) -> None:
+    """Whether git itself would write each change.patch, byte for byte; the trees must be stored in `git`."""
+    before = chain.base_tree
+    for link in chain.links:
+        if link.diffs:
+            written = canonical_diff(git, before, link.tree, [d.path for d in link.diffs])
+            if written != link.patch.diff:
+                ours, theirs = link.patch.diff.split(b"\n"), written.split(b"\n")
+                line = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
+                raise UsageProblem(
+                    f"{link.patch.folder / DIFF_NAME}, line {line + 1}: git writes this change differently.",
+                    "Make the patch with the options in docs/reference, so that one change has one spelling.",
+                )
+        before = link.tree
+
+
+def _apply(
+    patch: Patch,
+    diffs: Sequence[FileDiff],
+    state: TreeState,
+    pool: ObjectPool,
+    *,
+    contents: dict[str, bytes],
+    parent: str,
+) -> Link:
+    name = str(patch.folder / DIFF_NAME)
+    changes: list[FileChange] = []
+    hunks: list[LockedHunk] = []
+    for diff in diffs:
+        pre = state.get(diff.path)
+        if diff.added and pre is not None:
+            raise HunkError(f"{name}: {diff.path} is added, but the tree has it already.", "Make the patch again.")
+        if not diff.added and pre is None:
+            raise HunkError(f"{name}: {diff.path} is not in the tree.", "Make the patch again.")
+        if pre is not None and diff.old_mode not in ("", pre.mode):
+            raise HunkError(f"{name}: {diff.path} has mode {pre.mode}, not {diff.old_mode}.", "Make the patch again.")
+        old = contents[pre.oid] if pre is not None else b""
+        new = apply_hunks(old, diff, name)
+        hunks += [LockedHunk(path=diff.path, line=at, function=f) for at, f in (anchor(old, h) for h in diff.hunks)]
+        post: Entry | None = None
+        if diff.deleted:
+            if new:
+                raise HunkError(f"{name}: {diff.path} is deleted, but lines remain.", "Make the patch again.")
+            state.remove(diff.path)
+        else:
+            post = Entry(diff.new_mode or (pre.mode if pre else "100644"), pool.add("blob", new))
+            contents[post.oid] = new
+            state.set(diff.path, post)
+        changes.append(FileChange(diff.path, pre, post))
+    for path, data in sorted(patch.overlay.items()):
+        if state.get(path) is not None:
+            raise ConflictError(
+                f"{patch.folder / 'patch.toml'}: overlay target `{path}` already exists in the tree.",
+                "Choose a path of its own (`to`); an overlay never replaces upstream's file.",
+            )
+        # Always 100644: a wheel does not keep the executable bit, and ids must not depend on how we were installed.
+        placed = Entry("100644", pool.add("blob", data))
+        contents[placed.oid] = data
+        state.set(path, placed)
+        changes.append(FileChange(path, None, placed))
+    tree = state.write(pool)
+    ordered = tuple(sorted(changes, key=lambda c: c.path.encode()))
+    return Link(patch, tuple(diffs), ordered, tuple(hunks), tree, patch_commit(pool, patch, tree, parent))
+
+
+def _refuse_edited_overlays(patches: Sequence[Patch], diffs: Sequence[Sequence[FileDiff]]) -> None:
+    owner = {path: p.id for p in patches for path in p.overlay}
+    for patch, files in zip(patches, diffs, strict=True):
+        for diff in files:
+            if diff.path in owner:
+                raise UsageProblem(
+                    f"{patch.folder / DIFF_NAME} edits `{diff.path}`, an overlay file of `{owner[diff.path]}`.",
+                    "Edit its source in ggml_kernels/ instead.",
+                )
+
+
+def _locked_file(change: FileChange) -> LockedFile:
+    pre, post = change.pre, change.post
+    mode = (post or pre or Entry("100644", ABSENT)).mode
+    return LockedFile(path=change.path, mode=mode, pre=pre.oid if pre else ABSENT, post=post.oid if post else ABSENT)
+
+
+def _differs(whose: str, what: str, expected: str, found: str) -> MismatchError:
+    return MismatchError(
+        f"{whose}: {what} is not what series.lock says: expected {expected}, found {found}.",
+        "If you changed the series, run `llamapatch lock`; if not, its files were damaged.",
+    )

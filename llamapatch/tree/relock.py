@@ -1,0 +1,79 @@
+"""Write ``series.lock``, or say in what it is out of date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamapatch.config import Settings
+from llamapatch.errors import MismatchError, UsageProblem
+from llamapatch.series.load import Series
+from llamapatch.series.lock import LOCK_NAME, format_lock, lock_chain, write_lock
+from llamapatch.series.model import Lock, LockedPatch
+from llamapatch.tree.chain import build_chain, check_canonical, make_lock
+from llamapatch.tree.store import Report, open_store, writing
+
+
+@dataclass(frozen=True)
+class Relock:
+    """`changed` names the patches whose locked facts differ from those on disk before; `written` whether the file was
+    replaced."""
+
+    path: Path
+    lock: Lock
+    changed: tuple[str, ...]
+    current: bool
+    written: bool
+
+    @property
+    def chain(self) -> str:
+        return lock_chain(self.lock)
+
+
+def relock(settings: Settings, series: Series, *, dry_run: bool = False, report: Report | None = None) -> Relock:
+    """Apply the whole series on the pinned tree and record what comes out.
+
+    Refuses (`UsageProblem`) a series that is not the project's own, and a diff that git would write differently.
+    """
+    if not dry_run and settings.home != settings.root:
+        raise UsageProblem(
+            f"the series in use is the one that came with llamapatch ({settings.patches}); it is read-only here.",
+            "Run `llamapatch init DIR` for a copy of your own, or work in the folder that holds `patches/`.",
+        )
+    with writing(settings):
+        store = open_store(settings, series, report)
+        chain = build_chain(store.git, series)
+        chain.pool.store(store.git)
+        check_canonical(store.git, chain)
+        lock = make_lock(chain, series)
+        path = settings.patches / LOCK_NAME
+        current = series.lock is not None and path.read_text(encoding="utf-8") == format_lock(lock)
+        if not current and not dry_run:
+            write_lock(path, lock)
+    return Relock(path, lock, _changed(series.lock, lock), current, written=not current and not dry_run)
+
+
+def check_lock(settings: Settings, series: Series, report: Report | None = None) -> Relock:
+    """Raise `MismatchError` unless ``series.lock`` is byte for byte what `relock` would write."""
+    found = relock(settings, series, dry_run=True, report=report)
+    if not found.current:
+        old = lock_chain(series.lock) if series.lock else "nothing"
+        names = ", ".join(found.changed) or "its form"
+        raise MismatchError(
+            f"{found.path} is out of date ({names}): it records chain {old}, the series makes {found.chain}.",
+            "Run `llamapatch lock` and commit the file.",
+        )
+    return found
+
+
+def _changed(old: Lock | None, new: Lock) -> tuple[str, ...]:
+    """Patches that were added, removed or locked differently. The chain value alone does not count: it changes for
+    every patch after the one that changed."""
+    before = {p.id: _own(p) for p in old.patches} if old else {}
+    after = {p.id: _own(p) for p in new.patches}
+    names = [*after, *(i for i in before if i not in after)]
+    return tuple(i for i in names if before.get(i) != after.get(i))
+
+
+def _own(patch: LockedPatch) -> tuple[object, ...]:
+    return (patch.diff, patch.overlay, patch.meta, patch.files, patch.hunks)
