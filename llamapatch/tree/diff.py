@@ -248,6 +248,7 @@ class _Parser:
                 lines.append((kind, line[1:]))
             else:
                 raise self._fail("the hunk is shorter than its header says")
+            self.at += 1
         if old or new:
             raise self._fail("the hunk is longer than its header says")
         return tuple(lines)

@@ -87,7 +87,7 @@ class Store:
         """The patches between the base and a commit, from the trailers."""
         raw = self.git.run("log", "-z", "--first-parent", "--reverse", "--format=%H%n%T%n%B", tip)
         found = []
-        for record in raw.split("\0"):
+        for record in filter(None, raw.split("\0")):
             commit, tree, *body = record.strip("\n").split("\n")
             ids = [line[len(TRAILER_ID) + 2 :] for line in body if line.startswith(f"{TRAILER_ID}: ")]
             if ids:

@@ -198,8 +198,13 @@ class Worktree:
         new_index = self._spare_index()
         try:
             shutil.copyfile(self.index, new_index)
-            # With one tree, -m keeps what the index knows about the files on disk wherever the content is the same.
-            self.git.run("read-tree", "-m", target, index=new_index)
+            # Only the entries that change are replaced: the index keeps what it knows about all other files on disk.
+            lines = [
+                f"{new.mode} {new.oid}\t{path}\0" if new else f"0 {ABSENT}\t{path}\0"
+                for path, (_, new) in changes.items()
+            ]
+            script = "".join(lines).encode("utf-8", "surrogateescape")
+            self.git.run("update-index", "-z", "--index-info", index=new_index, input=script)
             _refresh(self.git, new_index)
             new_index.replace(self.index)
         finally:
