@@ -4,7 +4,7 @@
 //     ctest --test-dir build-kernels -R lowbit && build-kernels/bin/bench-lowbit-q2_0 --human
 //
 // Read downwards: the scalar definition; the bound for the verify mode; the AVX2 path in its three steps (scales of
-// four activation blocks, integer sums of one weight block, the loop).
+// four activation blocks, integer sums of a weight block, the loop).
 
 #include "q2_0.h"
 
@@ -81,35 +81,36 @@ float lp_q2_0_q8_0_dot_bound(int64_t n, const struct lp_block_q2_0 * x, const st
             magnitude += fabs((double) lp_half_to_float(x[i].d)*(double) lp_half_to_float(b->d))*sum;
         }
     }
-    // Roundings on the longest path of one product: nb + 3 in the reference, nb/2 + 6 in the fast path. gamma_m =
-    // m*u/(1 - m*u) with u = 2^-24; twice the count covers the denominator and a compiler that does not fuse.
-    const double roundings = 2.0*((double) nb + 3.0) + 2.0*((double) nb/2 + 6.0);
+    // Roundings on the longest path of one product: nb + 4 in the reference when nothing is fused, nb/4 + 4 in the fast
+    // path. The error of each is at most m*u/(1 - m*u) of the magnitude, u = 2^-24; one more covers the denominator.
+    const double roundings = ((double) nb + 5.0) + ((double) nb/4 + 5.0);
     return (float) (roundings*0x1p-24*magnitude);
 }
 
 #ifdef LP_Q2_0_AVX2
 
-// Products of the half scales: element k of the result is x[k/2].d*y[k].d. Exact: 11-bit significands, and the
+// Products of the half scales: lane k of the result is x[k/2].d*y[k].d. Exact: 11-bit significands, and the
 // exponents (-48..31) are normal in float, so that no denormal setting of the caller matters.
-static inline __m128 lp_scales(const struct lp_block_q2_0 * x0, const struct lp_block_q2_0 * x1, const struct lp_block_q8_0 * y) {
+static inline __m128 lp_scales(const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y) {
     // gathered with scalar loads: the vector ports, mostly the shuffle port, are what the loop is short of
     const uint64_t dy =  (uint64_t) y[0].d        | (uint64_t) y[1].d << 16 | (uint64_t) y[2].d << 32 | (uint64_t) y[3].d << 48;
-    const uint64_t dx = ((uint64_t) x0->d | (uint64_t) x1->d << 32)*0x10001;
+    const uint64_t dx = ((uint64_t) x[0].d | (uint64_t) x[1].d << 32)*0x10001;
     return _mm_mul_ps(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *) &dx)),
                       _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *) &dy)));
 }
 
-// Integer sums of one weight block: element 0, 1, 4, 5 of the result belong to y[0], the others to y[1].
+// Integer sums of one weight block, spread over lanes: int16 lanes 0..3 and 8..11 of the result belong to y[0], the others
+// to y[1] (with VNNI: int32 lanes 0, 1, 4, 5 to y[0]).
 //
-// Activations are regrouped within 16 bytes so that a dword holds four of the same bit position r = j % 4, the weights
-// of 16 bytes' worth of activations being one dword d of qs: d >> 2r & 0x03030303 faces group r.
+// Activations are regrouped within 16 bytes so that a dword holds four of the same bit position r = j % 4; the codes of
+// those 16 activations are one dword d of qs, and d >> 2r & 0x03030303 faces group r.
 //
 // Bounds, c in 0..3 and a in -128..127: a lane of maddubs holds at most 2*3*128 = 768 in magnitude, so its saturation
-// at 32767 is out of reach; c0*u + c1*v at most 1536, u + v at most 512, their difference at most 2048 on the way and
-// sum((c - 1)*a) over four products, 4*2*128 = 1024, in the end. All fit int16.
+// at 32767 is out of reach; c0*u + c1*v at most 1536, u + v at most 512, their difference at most 2048 on the way and,
+// being the sum of (c - 1)*a over four products, 4*2*128 = 1024 in the end. All fit int16.
 static inline __m256i lp_block_sums(const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y) {
-    const __m256i by_r  = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
-                                           0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m256i by_r   = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
+                                            0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m256i spread = _mm256_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3);
     const __m256i shift  = _mm256_setr_epi32(0, 2, 0, 2, 0, 2, 0, 2);
     const __m256i mask   = _mm256_set1_epi8(3);
@@ -130,10 +131,29 @@ static inline __m256i lp_block_sums(const struct lp_block_q2_0 * x, const struct
     return _mm256_sub_epi32(LP_DPBUSD(LP_DPBUSD(zero, c0,  u), c1,  v),
                             LP_DPBUSD(LP_DPBUSD(zero, one, u), one, v));
 #else
-    const __m256i ca = _mm256_add_epi16(_mm256_maddubs_epi16(c0,  u), _mm256_maddubs_epi16(c1,  v));
-    const __m256i sa = _mm256_add_epi16(_mm256_maddubs_epi16(one, u), _mm256_maddubs_epi16(one, v));
-    return _mm256_madd_epi16(_mm256_sub_epi16(ca, sa), _mm256_set1_epi16(1));
+    return _mm256_sub_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(c0,  u), _mm256_maddubs_epi16(c1,  v)),
+                            _mm256_add_epi16(_mm256_maddubs_epi16(one, u), _mm256_maddubs_epi16(one, v)));
 #endif
+}
+
+// Joins the sums of two weight blocks: int32 lane k of either half of the result belongs to y[k]. Adding two int16 lanes
+// first gives at most 2*1024.
+static inline __m256 lp_join_sums(__m256i first, __m256i second) {
+#ifdef LP_DPBUSD
+    return _mm256_cvtepi32_ps(_mm256_hadd_epi32(first, second));
+#else
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_hadd_epi16(first, second), _mm256_set1_epi16(1)));
+#endif
+}
+
+static inline __m256 lp_twice(__m128 v) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(v), v, 1);
+}
+
+// acc + two weight blocks against four activation blocks
+static inline __m256 lp_add_pair(__m256 acc, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y) {
+    const __m256 sums = lp_join_sums(lp_block_sums(&x[0], &y[0]), lp_block_sums(&x[1], &y[2]));
+    return _mm256_fmadd_ps(sums, lp_twice(lp_scales(x, y)), acc);
 }
 
 static inline int lp_is_finite(float f) {
@@ -146,30 +166,37 @@ static inline int lp_is_finite(float f) {
 float lp_q2_0_q8_0_dot(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y) {
     const int64_t nb = n/LP_QK2_0;
 
+    if (n < LP_Q2_0_Q8_0_MIN_N) {
+        return lp_q2_0_q8_0_dot_ref(n, x, y);
+    }
+
     __m256 acc0 = _mm256_setzero_ps();
     __m256 acc1 = _mm256_setzero_ps();
 
     int64_t i = 0;
-    for (; i + 2 <= nb; i += 2) {
-        const __m128 s4 = lp_scales(&x[i], &x[i + 1], &y[2*i]);
-        const __m256 s  = _mm256_insertf128_ps(_mm256_castps128_ps256(s4), s4, 1);
-        acc0 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lp_block_sums(&x[i],     &y[2*i])),     _mm256_unpacklo_ps(s, s), acc0);
-        acc1 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lp_block_sums(&x[i + 1], &y[2*i + 2])), _mm256_unpackhi_ps(s, s), acc1);
+    for (; i + 4 <= nb; i += 4) {
+        acc0 = lp_add_pair(acc0, &x[i],     &y[2*i]);
+        acc1 = lp_add_pair(acc1, &x[i + 2], &y[2*i + 4]);
+    }
+    if (i + 2 <= nb) {
+        acc0 = lp_add_pair(acc0, &x[i], &y[2*i]);
+        i += 2;
     }
     if (i < nb) {
-        const __m128 dy = _mm_cvtph_ps(_mm_setr_epi16((short) y[2*i].d, (short) y[2*i].d, (short) y[2*i + 1].d, (short) y[2*i + 1].d, 0, 0, 0, 0));
-        const __m128 s4 = _mm_mul_ps(dy, _mm_cvtph_ps(_mm_set1_epi16((short) x[i].d)));
-        const __m256 s  = _mm256_insertf128_ps(_mm256_castps128_ps256(s4), s4, 1);
-        acc0 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lp_block_sums(&x[i], &y[2*i])), s, acc0);
+        const __m128 dx = _mm_cvtph_ps(_mm_set1_epi16((short) x[i].d));
+        const __m128 dy = _mm_cvtph_ps(_mm_setr_epi16((short) y[2*i].d, (short) y[2*i + 1].d, 0, 0, 0, 0, 0, 0));
+        const __m256 sums = lp_join_sums(lp_block_sums(&x[i], &y[2*i]), _mm256_setzero_si256());
+        acc1 = _mm256_fmadd_ps(sums, lp_twice(_mm_mul_ps(dx, dy)), acc1);
     }
 
-    const __m256 acc = _mm256_add_ps(acc0, acc1);
-    __m128 r = _mm_add_ps(_mm256_castps256_ps128(acc), _mm256_extractf128_ps(acc, 1));
-    r = _mm_add_ps(r, _mm_movehl_ps(r, r));
-    r = _mm_add_ss(r, _mm_movehdup_ps(r));
+    // in double: at n = 256 the roundings of a float tree over 16 lanes would outweigh those of the whole loop
+    __m256d r = _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(acc0)), _mm256_cvtps_pd(_mm256_castps256_ps128(acc1)));
+    r = _mm256_add_pd(r, _mm256_add_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(acc0, 1)), _mm256_cvtps_pd(_mm256_extractf128_ps(acc1, 1))));
+    __m128d h = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd(r, 1));
+    h = _mm_add_sd(h, _mm_unpackhi_pd(h, h));
 
     // An infinite scale makes lanes of both signs, which cancel to NaN here but not in the reference.
-    const float sum = _mm_cvtss_f32(r);
+    const float sum = (float) _mm_cvtsd_f64(h);
     return lp_is_finite(sum) ? sum : lp_q2_0_q8_0_dot_ref(n, x, y);
 }
 

@@ -31,6 +31,8 @@ extern "C" {
 #define LP_QK2_0 64
 #define LP_QK8_0 32
 
+#define LP_Q2_0_Q8_0_MIN_N 256
+
 struct lp_block_q2_0 {
     uint16_t d;
     uint8_t  qs[LP_QK2_0 / 4];
@@ -48,7 +50,8 @@ float lp_q2_0_q8_0_dot_ref(int64_t n, const struct lp_block_q2_0 * x, const stru
 
 // The fastest path this file was compiled for. Integer sums are exact; the float sums are ordered differently from
 // the reference (README.md, "Order of the float sums"). A sum that is not finite is taken from the reference, so
-// infinite and NaN scales give the reference's infinity or NaN.
+// infinite and NaN scales give the reference's infinity or NaN. Rows shorter than LP_Q2_0_Q8_0_MIN_N are the
+// reference's: it rounds once per block, which up to three blocks no other order beats.
 float lp_q2_0_q8_0_dot(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y);
 
 // An upper bound of |lp_q2_0_q8_0_dot - lp_q2_0_q8_0_dot_ref| in round-to-nearest arithmetic (README.md,
