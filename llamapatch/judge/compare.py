@@ -1,0 +1,107 @@
+"""The verb ``compare``: prepare, measure, judge; one call that returns everything a report needs."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+
+from llamapatch import __version__
+from llamapatch.config import Settings
+from llamapatch.judge.comparison import activities, judge_kernels, judge_round
+from llamapatch.judge.result import ArmInfo, Comparison, ProblemInfo, TextInfo
+from llamapatch.measure.machine import describe_machine, read_joules
+from llamapatch.measure.prepare import Plan, Request, make_plan, prepare
+from llamapatch.measure.progress import Progress
+from llamapatch.measure.runs import RunFolder
+from llamapatch.measure.session import Job, Measurements, collect
+
+Report = Callable[[str], None]
+
+
+def compare(
+    settings: Settings,
+    request: Request,
+    report: Report,
+    *,
+    command: str = "",
+    opened: Callable[[RunFolder], None] | None = None,
+) -> Comparison:
+    """Measure the request and judge it.
+
+    `report` gets progress sentences; `opened` the run folder as soon as it exists, so that an interrupted caller can
+    say where the raw data are. Raises for bad input and a broken environment; what could not be measured is in the
+    result's `problems`.
+    """
+    started = time.monotonic()
+    stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    plan = make_plan(settings, request)
+    folder = RunFolder.create(settings.state / "runs", request.keep)
+    if opened is not None:
+        opened(folder)
+    machine = describe_machine()
+    folder.write_json("machine.json", machine)
+    folder.write_json(
+        "request.json",
+        {
+            "command": command,
+            "selected": list(plan.selection.ids),
+            "seed": plan.seed,
+            "threads": plan.threads,
+            "switches": plan.switches,
+        },
+    )
+    job = prepare(settings, request, plan, folder, report)
+    found = collect(job, folder, Progress(report))
+    result = judge_all(plan, job, found, folder, machine, command, stamp, time.monotonic() - started)
+    folder.write_json("comparison.json", result.data())
+    return result
+
+
+def judge_all(
+    plan: Plan,
+    job: Job,
+    found: Measurements,
+    folder: RunFolder,
+    machine: dict[str, object],
+    command: str,
+    stamp: str,
+    seconds: float,
+) -> Comparison:
+    """Turn measurements into the published result."""
+    size = job.size
+    lock = plan.series.lock
+    kernels = [judge_kernels(kernel) for kernel in found.kernels]
+    return Comparison(
+        schema=1,
+        tool=__version__,
+        id=folder.name,
+        started=stamp,
+        seconds=seconds,
+        command=command,
+        quick=size.quick,
+        blocks=size.blocks,
+        seed=job.seed,
+        threads=size.load.threads,
+        upstream_version=plan.series.pin.version,
+        upstream_tree=plan.series.pin.tree,
+        series_chain=lock.patches[-1].chain if lock is not None and lock.patches else "",
+        selected=list(plan.selection.ids),
+        asked=list(plan.selection.asked),
+        pulled_in=list(plan.selection.pulled_in),
+        arms=[
+            ArmInfo(name=arm.name, label=arm.label, commit=arm.commit, switches=dict(arm.switches)) for arm in job.arms
+        ],
+        text=TextInfo(name=job.text.name, sha256=job.text.sha256, bytes=job.text.bytes),
+        machine=machine,
+        contended_share=found.contended / found.watched if found.watched else None,
+        energy=read_joules() is not None,
+        rounds=[judge_round(round_, size.load, size.context) for round_ in found.rounds],
+        kernels=[kernel for kernel in kernels if kernel is not None],
+        activity=activities(found),
+        problems=[ProblemInfo(where=problem.where, what=problem.what) for problem in found.problems],
+        raw=str(folder.path),
+        exit_code=8 if found.problems else 0,
+    )
+
+
