@@ -55,6 +55,12 @@ def read_state(settings: Settings, series: Series) -> State:
     )
 
 
+def applied_ids(settings: Settings) -> tuple[str, ...]:
+    """The ids of what is applied; empty when nothing is, or nothing was ever done here."""
+    store = existing_store(settings)
+    return tuple(p.id for p in store.applied()) if store else ()
+
+
 def _how(series: Series, applied: list[tuple[str, str]], lock: str) -> str:
     """Judged by the lock alone: a prefix has exactly the locked commits. Whether a merge is still what the series
     would make takes the trees; ``verify`` does that."""
