@@ -103,8 +103,7 @@ def run(
     try:
         _, status, usage = os.wait4(child.pid, 0)
     except BaseException:
-        kill_group(child.pid)
-        child.wait()
+        end_group(child)
         raise
     finally:
         if timer:
@@ -128,6 +127,23 @@ def run(
     if check and done.code != 0:
         raise ProcessFailed(done)
     return done
+
+
+def end_group(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:
+    """Ask a child's group to end, and kill what is left after `grace` seconds.
+
+    Asking first matters for programs that put their own children into further groups (ninja does, one per compiler):
+    killed outright, they would leave those running, writing into files that the next run believes to be its own.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(grace)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        kill_group(child.pid)
+        child.wait()
 
 
 def kill_group(pid: int) -> None:

@@ -109,7 +109,9 @@ def archive_entries(
         # gzip, bz2 and lzma report damage as OSError or EOFError; a full disk must keep its own name.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise BadArchiveError(f"it is no readable tar archive ({error})") from error
+        # tarfile's own words may be a list of all the formats that it is not.
+        detail = "" if "\n" in str(error) else f" ({error})"
+        raise BadArchiveError(f"it is no readable tar archive{detail}") from error
     # A path that occurs twice: the later one counts, as when unpacking.
     yield from {entry.path: entry for entry in known.values()}.values()
 

@@ -25,7 +25,14 @@ from llamapatch.upstream.sources import from_entry
 from llamapatch.upstream.sources.base import Found, Place, Source, SourceFailedError
 from llamapatch.upstream.sources.local import LocalFolder, LocalRepository, from_path
 from llamapatch.upstream.sources.tarball import Tarball
-from llamapatch.upstream.store import MissingObjectsError, Store, fingerprint, reason, speaks_of_full_disk
+from llamapatch.upstream.store import (
+    DamagedObjectsError,
+    MissingObjectsError,
+    Store,
+    fingerprint,
+    reason,
+    speaks_of_full_disk,
+)
 
 Report = Callable[[str], None]
 
@@ -166,6 +173,8 @@ def _try_in_turn(store: Store, settings: Settings, pin: UpstreamPin, meter: Mete
             why = error.message
         except MissingObjectsError as error:
             why = f"{error.missing} objects of the tree are missing"
+        except DamagedObjectsError as error:
+            why = error.message.rstrip(".")
         failures.append(f"{source.name}: {why}")
         meter.say(f"no upstream from {failures[-1]}")
         shutil.rmtree(room)

@@ -43,6 +43,10 @@ class MissingObjectsError(LlamapatchError):
         self.missing = missing
 
 
+class DamagedObjectsError(EnvironmentProblem):
+    """Objects are there but cannot be read, or are not what their names say."""
+
+
 class Store:
     """The cache at `folder` (created when first written to)."""
 
@@ -141,24 +145,20 @@ class Store:
             raise MissingObjectsError(tree, missing)
         proof = Git.init_bare(scratch / "proof.git")
         packs = proof.git_dir / "objects" / "pack"
-        # No search for new deltas: those that the source has are reused, and 4 CPU seconds are saved.
-        written = git.run(
-            "pack-objects",
-            "--quiet",
-            "--window=0",
-            str(packs / "pack"),
-            input="".join(f"{oid}\n" for oid in listing).encode(),
-            env=env,
-        )
-        pack = packs / f"pack-{written}.pack"
-        # pack-objects copies the source's bytes and believes its index. index-pack believes nothing.
-        for guess in (*packs.glob("*.idx"), *packs.glob("*.rev")):
-            guess.unlink()
-        proof.run("index-pack", str(pack))
+        wanted = "".join(f"{oid}\n" for oid in listing).encode()
         try:
+            # No search for new deltas: those that the source has are reused, and 4 CPU seconds are saved.
+            name = git.run("pack-objects", "--quiet", "--window=0", str(packs / "pack"), input=wanted, env=env)
+            pack = packs / f"pack-{name}.pack"
+            # pack-objects copies the source's bytes and believes its index. index-pack believes nothing.
+            for guess in (*packs.glob("*.idx"), *packs.glob("*.rev")):
+                guess.unlink()
+            proof.run("index-pack", str(pack))
             proof.run("rev-list", "--objects", "--quiet", tree)
         except GitError as error:
-            raise EnvironmentProblem(f"the objects of tree {tree} are damaged: {reason(error)}.") from error
+            if speaks_of_full_disk(error.stderr):
+                raise
+            raise DamagedObjectsError(f"the objects of tree {tree} are damaged: {reason(error)}.") from error
         return pack
 
     def _ensure_repository(self, scratch: Path) -> None:
@@ -215,12 +215,14 @@ def reason(error: GitError) -> str:
     """The line of git's complaint that says why."""
     lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))]
-    return (fatal or lines or [f"git ended with status {error.code}"])[-1].split(": ", 1)[-1].rstrip(".")
+    # The first one: what follows is git going on about what to do.
+    return (fatal or lines or [f"git ended with status {error.code}"])[0].split(": ", 1)[-1].rstrip(".")
 
 
 def speaks_of_full_disk(text: str) -> bool:
     """Whether a child's output blames a full disk or quota."""
-    return any(os.strerror(number).lower() in text.lower() for number in _FULL)
+    words = [os.strerror(number) for number in _FULL] + ["out of diskspace"]  # the last is git's own
+    return any(word.lower() in text.lower() for word in words)
 
 
 def fingerprint(path: Path) -> str:
