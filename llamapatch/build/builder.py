@@ -39,7 +39,7 @@ __all__ = ["DEFAULT_TARGETS", "Build", "BuildOptions", "Workshop", "build", "ope
 
 Report = Callable[[str], None]
 
-# Bytes. A Release build of the default targets takes 0.1 GB, one with CUDA for one architecture 2.5 GB; with room to spare.
+# Bytes, with room to spare: a Release build of the default targets takes 0.1 GB, one with CUDA some 2.5 GB.
 SPACE_NEEDED = {False: 0.5e9, True: 5e9}
 _STATE_VARIABLES = ("LLAMA_BUILD_COMMIT", "LLAMA_BUILD_NUMBER")
 _UNFINISHED = {"configure": "unfinished"}
