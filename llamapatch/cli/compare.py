@@ -37,7 +37,7 @@ _PATH = click.Path(path_type=Path)
 @upstream_option
 @json_option
 @dry_run_option
-def command(
+def command(  # noqa: PLR0917
     selectors: tuple[str, ...],
     without: tuple[str, ...],
     model: Path | None,

@@ -15,6 +15,7 @@ from llamapatch.measure.prepare import Plan, Request, make_plan, prepare
 from llamapatch.measure.progress import Progress
 from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.session import Job, Measurements, collect
+from llamapatch.series.lock import series_chain
 
 Report = Callable[[str], None]
 
@@ -53,7 +54,16 @@ def compare(
     )
     job = prepare(settings, request, plan, folder, report)
     found = collect(job, folder, Progress(report))
-    result = judge_all(plan, job, found, folder, machine, command, stamp, time.monotonic() - started)
+    result = judge_all(
+        plan,
+        job,
+        found,
+        folder=folder,
+        machine=machine,
+        command=command,
+        started=stamp,
+        seconds=time.monotonic() - started,
+    )
     folder.write_json("comparison.json", result.data())
     return result
 
@@ -62,21 +72,21 @@ def judge_all(
     plan: Plan,
     job: Job,
     found: Measurements,
+    *,
     folder: RunFolder,
     machine: dict[str, object],
     command: str,
-    stamp: str,
+    started: str,
     seconds: float,
 ) -> Comparison:
     """Turn measurements into the published result."""
     size = job.size
-    lock = plan.series.lock
     kernels = [judge_kernels(kernel) for kernel in found.kernels]
     return Comparison(
         schema=1,
         tool=__version__,
         id=folder.name,
-        started=stamp,
+        started=started,
         seconds=seconds,
         command=command,
         quick=size.quick,
@@ -85,7 +95,7 @@ def judge_all(
         threads=size.load.threads,
         upstream_version=plan.series.pin.version,
         upstream_tree=plan.series.pin.tree,
-        series_chain=lock.patches[-1].chain if lock is not None and lock.patches else "",
+        series_chain=series_chain(plan.series),
         selected=list(plan.selection.ids),
         asked=list(plan.selection.asked),
         pulled_in=list(plan.selection.pulled_in),
@@ -103,5 +113,3 @@ def judge_all(
         raw=str(folder.path),
         exit_code=8 if found.problems else 0,
     )
-
-

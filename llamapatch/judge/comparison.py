@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from llamapatch.judge.result import (
 from llamapatch.judge.verdict import Verdict, agrees_with_itself, judge
 from llamapatch.judge.windows import Interval, paired_difference
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON
-from llamapatch.measure.bench import Load, Speed
+from llamapatch.measure.bench import Load
 from llamapatch.measure.kernels import KernelSample
 from llamapatch.measure.session import KernelRound, Measurements, Round
 
@@ -52,55 +54,54 @@ def paired_log_ratios(samples: Samples, arm: str, *, inverse: bool) -> list[floa
     return ratios
 
 
-def ratios_of(
-    metrics: Sequence[tuple[str, Samples, str, Callable[[float], float]]], arms: Sequence[str], kind: str
-) -> list[Ratio]:
+@dataclass(frozen=True)
+class Metric:
+    """One figure of every process. `convert` turns a sample into `unit` for display."""
+
+    name: str
+    samples: Samples
+    unit: str
+    convert: Callable[[float], float]
+
+
+def ratios_of(metrics: Sequence[Metric], arms: Sequence[str], kind: Literal["speed", "amount"]) -> list[Ratio]:
     """Judge a family of primary metrics, arm by arm (each arm is a family of its own).
 
-    `metrics` are (name, samples, unit, to-unit): the samples of a speed are durations, whose ratio is inverted.
+    The samples of a speed are durations, whose ratio is inverted: more is better.
     """
     speed = kind == "speed"
-    measured = [m for m in metrics if m[1]]
+    measured = [metric for metric in metrics if metric.samples]
     fits = []
-    for _, samples, _, _ in measured:
-        again = paired_log_ratios(samples, AGAIN, inverse=speed)
+    for metric in measured:
+        again = paired_log_ratios(metric.samples, AGAIN, inverse=speed)
         fits.append(agrees_with_itself(estimate(again)) if again else True)
     out = []
     for arm in arms:
-        estimates: list[Estimate] = []
-        kept = []
-        for index, metric in enumerate(measured):
-            logs = paired_log_ratios(metric[1], arm, inverse=speed)
-            if logs:
-                estimates.append(estimate(logs))
-                kept.append(index)
-        verdicts = judge(estimates, faster_is_more=speed, fit=[fits[i] for i in kept])
+        logs = [paired_log_ratios(metric.samples, arm, inverse=speed) for metric in measured]
+        kept = [index for index, found in enumerate(logs) if found]
+        estimates = [estimate(logs[index]) for index in kept]
+        verdicts = judge(estimates, faster_is_more=speed, fit=[fits[index] for index in kept])
         for index, found, verdict in zip(kept, estimates, verdicts, strict=True):
-            name, samples, unit, convert = measured[index]
             # The A/A arm is what verdicts rest on; it has none itself.
             shown = Verdict("info" if fits[index] else "unfit") if arm == AGAIN else verdict
-            out.append(_ratio(name, arm, kind, found, shown, samples, unit, convert))
+            out.append(_ratio(measured[index], arm, kind, found=found, verdict=shown))
     return out
 
 
 def judge_round(found: Round, load: Load, context: int) -> RoundResult:
     """All figures of one model."""
-    arms = [arm for arm in (AGAIN, OFF, ON) if any(speed.arm == arm for speed in found.speeds)]
-    tests: list[tuple[str, Samples, str, Callable[[float], float]]] = [
-        (
-            test,
-            [(s.block, s.arm, s.ns[test]) for s in found.speeds],
-            "tokens/s",
-            lambda ns, tokens=load.tokens(test): tokens / ns * 1e9,  # type: ignore[misc]
-        )
+    speeds = found.speeds
+    arms = [arm for arm in (AGAIN, OFF, ON) if any(speed.arm == arm for speed in speeds)]
+    tests = [
+        Metric(test, [(s.block, s.arm, s.ns[test]) for s in speeds], "tokens/s", _rate(1e9 * load.tokens(test)))
         for test in load.tests
     ]
-    costs: list[tuple[str, Samples, str, Callable[[float], float]]] = [
-        ("CPU time", [(s.block, s.arm, s.cpu_seconds) for s in found.speeds], "s", lambda v: v),
-        ("peak memory", [(s.block, s.arm, float(s.peak_rss)) for s in found.speeds], "MiB", lambda v: v / MIB),
+    costs = [
+        Metric("CPU time", [(s.block, s.arm, s.cpu_seconds) for s in speeds], "s", float),
+        Metric("peak memory", [(s.block, s.arm, s.peak_rss / MIB) for s in speeds], "MiB", float),
     ]
-    if found.speeds and all(s.joules for s in found.speeds):
-        costs.append(("energy", [(s.block, s.arm, s.joules or 0.0) for s in found.speeds], "J", lambda v: v))
+    if speeds and all(s.joules for s in speeds):
+        costs.append(Metric("energy", [(s.block, s.arm, s.joules or 0.0) for s in speeds], "J", float))
     model = found.plan.model
     return RoundResult(
         model=ModelInfo(
@@ -128,19 +129,17 @@ def judge_kernels(found: KernelRound) -> KernelResult | None:
         return None
     arms = [arm for arm in (AGAIN, OFF, ON) if any(sample.arm == arm for sample in samples)]
     names = list(samples[0].ns)
-    overall = ratios_of([("all cases", _geometric(samples), "", lambda _: 0.0)], arms, "speed")
+    overall = ratios_of([Metric("all cases", _geometric(samples), "calls/s", _rate(1e9))], arms, "speed")
     cases = []
     for name in names:
         amount, unit = samples[0].work[name], samples[0].unit[name]
-        metric = (name, [(s.block, s.arm, s.ns[name]) for s in samples], f"{unit}/ns", lambda ns, w=amount: w / ns)
+        metric = Metric(name, [(s.block, s.arm, s.ns[name]) for s in samples], f"{unit}/ns", _rate(amount))
         cases += [
             ratio.model_copy(update={"word": "info", "p": None, "blocks_needed": None})
             for ratio in ratios_of([metric], arms, "speed")
         ]
     plan = found.plan
-    return KernelResult(
-        patch=plan.patch, target=plan.program.name, args=list(plan.args), overall=overall, cases=cases
-    )
+    return KernelResult(patch=plan.patch, target=plan.program.name, args=list(plan.args), overall=overall, cases=cases)
 
 
 def activities(found: Measurements) -> list[PatchActivity]:
@@ -160,23 +159,17 @@ def _geometric(samples: Sequence[KernelSample]) -> Samples:
     return [(s.block, s.arm, float(np.exp(np.mean([math.log(v) for v in s.ns.values()])))) for s in samples]
 
 
-def _ratio(
-    name: str,
-    arm: str,
-    kind: str,
-    found: Estimate,
-    verdict: Verdict,
-    samples: Samples,
-    unit: str,
-    convert: Callable[[float], float],
-) -> Ratio:
-    middle = {
-        at: statistics.median(value for _, who, value in samples if who == at) for at in (BASE, arm)
-    }
+def _rate(amount: float) -> Callable[[float], float]:
+    """From a duration to `amount` per duration."""
+    return lambda duration: amount / duration
+
+
+def _ratio(metric: Metric, arm: str, kind: Literal["speed", "amount"], *, found: Estimate, verdict: Verdict) -> Ratio:
+    middle = {at: statistics.median(value for _, who, value in metric.samples if who == at) for at in (BASE, arm)}
     return Ratio(
-        metric=name,
+        metric=metric.name,
         arm=arm,
-        kind="speed" if kind == "speed" else "amount",
+        kind=kind,
         ratio=found.ratio,
         low=found.low,
         high=found.high,
@@ -185,9 +178,9 @@ def _ratio(
         robust=found.robust,
         word=verdict.word,
         blocks_needed=verdict.blocks_needed,
-        base=convert(middle[BASE]),
-        value=convert(middle[arm]),
-        unit=unit,
+        base=metric.convert(middle[BASE]),
+        value=metric.convert(middle[arm]),
+        unit=metric.unit,
     )
 
 
@@ -226,14 +219,11 @@ def _logits(found: Round) -> list[LogitsResult]:
     out = []
     for identity in found.identity:
         for arm, diff in identity.against_base.items():
-            verdict = identity.verdict(arm)
             out.append(
                 LogitsResult(
                     arm=arm,
                     ubatch=identity.ubatch,
-                    verdict="identical"
-                    if verdict == "identical"
-                    else ("different" if verdict == "different" else "not provable"),
+                    verdict=identity.verdict(arm),
                     positions=identity.positions,
                     vocabulary=identity.vocabulary,
                     nmse=_finite(diff.nmse),

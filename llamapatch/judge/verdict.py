@@ -50,19 +50,15 @@ def agrees_with_itself(again: Estimate) -> bool:
 
 
 def _one(e: Estimate, p: float, fit: bool, faster_is_more: bool) -> Verdict:
-    if e.n < MIN_PAIRS or e.low is None or e.high is None or e.sd is None:
-        return Verdict("no verdict")
-    if not fit:
-        return Verdict("unfit", p)
+    if e.n < MIN_PAIRS or e.low is None or e.high is None or e.sd is None or not fit:
+        return Verdict("no verdict") if fit else Verdict("unfit", p)
     if e.low > 1 and p <= SIGNIFICANT:
         return Verdict("faster" if faster_is_more else "more", p)
     if e.high < 1 and p <= SIGNIFICANT:
         return Verdict("slower" if faster_is_more else "less", p)
-    floor, ceiling = 1 - MARGIN, 1 + MARGIN
-    if e.low >= floor and e.high <= ceiling:
+    not_below, not_above = e.low >= 1 - MARGIN, e.high <= 1 + MARGIN
+    if not_below and not_above:
         return Verdict("same", p)
-    if faster_is_more and e.low >= floor:
-        return Verdict("not slower", p)
-    if not faster_is_more and e.high <= ceiling:
-        return Verdict("not more", p)
+    if not_below if faster_is_more else not_above:
+        return Verdict("not slower" if faster_is_more else "not more", p)
     return Verdict("inconclusive", p, pairs_needed(e.sd, MARGIN))

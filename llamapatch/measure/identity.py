@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import numpy as np
@@ -56,7 +56,7 @@ class Identity:
         """Whether two runs of the unpatched build agree bit for bit."""
         return self.against_base[AGAIN].identical
 
-    def verdict(self, arm: str) -> str:
+    def verdict(self, arm: str) -> Literal["identical", "different", "not provable"]:
         """``identical``, ``different``, or ``not provable`` when the unpatched build does not repeat itself."""
         if not self.reproducible:
             return "not provable"
@@ -84,9 +84,7 @@ def measure_identity(
         for arm in arms:
             if step is not None:
                 step(f"logits, -ub {ubatch}, {arm.name}")
-            tokens[arm.name], logits[arm.name] = _run(
-                folder, arm, model, prompt, threads=threads, ubatch=ubatch
-            )
+            tokens[arm.name], logits[arm.name] = _run(folder, arm, model, prompt, threads=threads, ubatch=ubatch)
         base = logits[BASE]
         for name in logits:
             if tokens[name] != tokens[BASE]:

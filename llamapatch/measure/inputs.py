@@ -68,7 +68,9 @@ def quantised_model(folder: RunFolder, base: Arm, source: ModelFile, type_name: 
             run = folder.launch(base, base.tool(QUANTIZE), args)
             said = run.done.stdout + run.done.stderr
             if "invalid ftype" in said:
-                raise UsageProblem(f"llama-quantize knows no type `{type_name}`.", "Mend [gate] model_type in patch.toml.")
+                raise UsageProblem(
+                    f"llama-quantize knows no type `{type_name}`.", "Mend [gate] model_type in patch.toml."
+                )
             if run.done.code != 0 or not part.is_file():
                 raise failed(run, f"did not quantise {source.path.name} to {type_name}")
             try:
@@ -118,9 +120,7 @@ def cut_prompt(text: TextFile, size: int, folder: RunFolder) -> Path:
     return path
 
 
-def vocabulary_model(
-    cache: Path, git: BlobReader, tree: str, report: Callable[[str], None] | None = None
-) -> Path:
+def vocabulary_model(cache: Path, git: BlobReader, tree: str, report: Callable[[str], None] | None = None) -> Path:
     """A nearly empty model with a real vocabulary of 128,256 tokens, for benchmarks of sampling; made once in `cache`
     from upstream's own vocabulary-only GGUF in `tree`."""
     cache.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 from llamapatch.build.builder import Build, BuildOptions, build
 from llamapatch.build.kernels import build_kernels
 from llamapatch.config import Settings
-from llamapatch.errors import LlamapatchError, UsageProblem
+from llamapatch.errors import UsageProblem
 from llamapatch.git import Git
 from llamapatch.measure import inputs
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm, make_arms
@@ -28,7 +28,8 @@ from llamapatch.measure.session import Job, KernelPlan, RoundPlan, full_size, qu
 from llamapatch.models.reference import reference_model
 from llamapatch.series.load import Series, load_series
 from llamapatch.series.select import Selection, select
-from llamapatch.tree.variants import applied_variant, base_variant, selected_variant
+from llamapatch.tree.state import applied_ids
+from llamapatch.tree.variants import base_variant, selected_variant
 from llamapatch.upstream.fetch import Upstream, ensure_upstream
 
 Report = Callable[[str], None]
@@ -187,20 +188,13 @@ def _arms(request: Request, plan: Plan, built: Callable[[str], Build]) -> tuple[
 
     base_bin, base_label, base_commit = side(BASE, request.bin_base)
     bin_, label, commit = side("patched", request.bin_patched)
-    return make_arms(
-        base_bin, base_label, bin_, label, plan.switches, base_commit=base_commit, patched_commit=commit
-    )
+    return make_arms(base_bin, base_label, bin_, label, plan.switches, base_commit=base_commit, patched_commit=commit)
 
 
 def _selection(settings: Settings, series: Series, request: Request) -> Selection:
     if request.selectors:
         return select(series, request.selectors, request.without)
-    applied: tuple[str, ...] = ()
-    try:
-        applied = applied_variant(settings, series, None).ids
-    except LlamapatchError:
-        applied = ()
-    return select(series, applied or ("all",), request.without)
+    return select(series, applied_ids(settings) or ("all",), request.without)
 
 
 def _cores() -> int:

@@ -24,7 +24,6 @@ from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.schedule import interleave
 from llamapatch.measure.stats import Activity, total
 
-
 # Fewer blocks can never reject anything once Holm's correction over three metrics is paid.
 MIN_BLOCKS = 7
 
@@ -202,9 +201,7 @@ class _Collector:
             if arm.name == BASE:
                 continue
             self.progress.step(f"{where}: KL divergence of {arm.name}", weight)
-            result.divergences[arm.name] = measure_divergence(
-                self.folder, arm, model.path, result.logits, load.threads
-            )
+            result.divergences[arm.name] = measure_divergence(self.folder, arm, model.path, result.logits, load.threads)
 
     def _speed(self, plan: RoundPlan, where: str) -> list[Speed]:
         size = self.job.size
@@ -221,7 +218,9 @@ class _Collector:
         silent = [run for run in runs if run.arm in (OFF, ON) and run.stats is None]
         if silent:
             self.found.problems.append(
-                Problem(where, f"{len(silent)} processes of the patched build wrote no statistics: has it the foundation?")
+                Problem(
+                    where, f"{len(silent)} processes of the patched build wrote no statistics: has it the foundation?"
+                )
             )
         # A patch that works although its switch is off makes the off arm something else than it claims.
         for patch, activity in total(run.stats for run in runs if run.arm == OFF).items():

@@ -232,10 +232,12 @@ def headlines(result: Comparison) -> list[str]:
                 )
             seen = {logits.verdict for logits in found.logits if logits.arm == arm}
             if seen and arm == OFF:
-                word = seen.pop() if len(seen) == 1 else "different"
-                said = {"identical": "bit-identical to", "different": "NOT identical to"}.get(word)
-                tail = f"logits {said} upstream" if said else "identity not provable: upstream does not repeat itself"
-                lines.append(f"{name}, {ARM_NAMES[OFF]}: {tail} (-ub 512 and -ub 1).")
+                word = next(word for word in ("different", "not provable", "identical") if word in seen)
+                how = {"identical": "bit-identical to", "different": "NOT identical to"}.get(word)
+                logits_say = (
+                    f"logits {how} upstream" if how else "identity not provable: upstream does not repeat itself"
+                )
+                lines.append(f"{name}, {ARM_NAMES[OFF]}: {logits_say} (-ub 512 and -ub 1).")
     for kernel in result.kernels:
         for ratio in kernel.overall:
             if ratio.arm == ON:
@@ -263,7 +265,8 @@ def provenance(result: Comparison) -> list[str]:
             if arm.name != "base-again"
         ),
         *(
-            f"model: {found.model.name}, {found.model.type}, sha256 {found.model.sha256[:16]}, {found.model.bytes:,} bytes"
+            f"model: {found.model.name}, {found.model.type}, sha256 {found.model.sha256[:16]}, "
+            f"{found.model.bytes:,} bytes"
             for found in result.rounds
         ),
         f"text: {result.text.name}, sha256 {result.text.sha256[:16]}, {result.text.bytes:,} bytes",
