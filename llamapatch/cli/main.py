@@ -22,6 +22,7 @@ VERBS: dict[str, dict[str, str]] = {
         "lock": "lock",
     },
     "Tree": {
+        "fetch": "fetch",
         "status": "status",
         "apply": "apply",
         "rollback": "rollback",
