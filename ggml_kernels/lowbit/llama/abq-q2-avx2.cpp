@@ -30,8 +30,8 @@ static void lp_vec_dot_q2_0_q8_0(int n, float * s, size_t bs, const void * vx, s
     const lp_block_q2_0 * x = (const lp_block_q2_0 *) vx;
     const lp_block_q8_0 * y = (const lp_block_q8_0 *) vy;
 
-    if (!lp_q2_0_q8_0_fast()) {
-        ggml_lp_fallback(lp_patch, "no-avx2", 1);
+    if (!lp_q2_0_q8_0_fast() || n < LP_Q2_0_Q8_0_MIN_N) {
+        ggml_lp_fallback(lp_patch, lp_q2_0_q8_0_fast() ? "short-row" : "no-avx2", 1);
         ggml_vec_dot_q2_0_q8_0_generic(n, s, bs, vx, bx, vy, by, nrc);
         return;
     }
