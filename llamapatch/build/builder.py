@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from llamapatch.build import ninja, presets
 from llamapatch.build.cuda import CudaSetup, choose_architectures, choose_cuda, explain_choice, prepare_cuda, probe_cuda
 from llamapatch.build.options import DEFAULT_TARGETS, BuildOptions
 from llamapatch.build.source import file_list_hash, link_source
-from llamapatch.build.stamp import Action, Stamp, read_stamp, write_stamp
+from llamapatch.build.stamp import Action, Stamp, read_stamp, unfinished, write_stamp
 from llamapatch.build.toolchain import Toolchain, find_toolchain, flag_environment
 from llamapatch.config import Settings
 from llamapatch.errors import EnvironmentProblem
@@ -42,7 +42,6 @@ Report = Callable[[str], None]
 # Bytes, with room to spare: a Release build of the default targets takes 0.1 GB, one with CUDA some 2.5 GB.
 SPACE_NEEDED = {False: 0.5e9, True: 5e9}
 _STATE_VARIABLES = ("LLAMA_BUILD_COMMIT", "LLAMA_BUILD_NUMBER")
-_UNFINISHED = {"configure": "unfinished"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def build(settings: Settings, variant: Variant, options: BuildOptions, report: R
     """
     started = time.monotonic()
     shop = open_workshop(settings, variant, options, report)
-    with shop.locked(report), ninja.Log(shop.folder / "build.log") as log:
+    with hold_lock(shop.folder, report), ninja.Log(shop.folder / "build.log") as log:
         why, cpu = shop.configure(log, report)
         ran = shop.build(options.targets, log, report)
     done = Build(
@@ -89,6 +88,23 @@ def build(settings: Settings, variant: Variant, options: BuildOptions, report: R
         what = f"{len(ran.steps)} steps in {done.seconds:.0f} s" if ran.steps else "up to date"
         report(f"{shop.title}: {what}")
     return done
+
+
+@contextmanager
+def hold_lock(folder: Path, report: Report | None) -> Iterator[None]:
+    """Hold the lock of a build folder (made if need be), after waiting for another process that builds there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if report is not None:
+            report(f"{folder.name}: waiting for another process that builds in {folder}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -121,22 +137,6 @@ class Workshop:
     @property
     def environment(self) -> dict[str, str]:
         return presets.full_environment(self.added_environment)
-
-    @contextmanager
-    def locked(self, report: Report | None) -> Iterator[None]:
-        """Hold the folder's lock, after waiting for another process that builds here."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if report is not None:
-                report(f"{self.title}: waiting for another process that builds in {self.folder}")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def stamp(self) -> Stamp:
         """What the folder ought to be configured with."""
@@ -175,7 +175,7 @@ class Workshop:
             report(f"{self.title}: configuring ({why})")
         stamp = self.stamp()
         # Ended half-way, CMake leaves a cache that fits neither the old options nor the new ones.
-        write_stamp(self.stamp_path, replace(stamp, setup=_UNFINISHED))
+        write_stamp(self.stamp_path, unfinished(stamp))
         argv: list[str | Path] = [self.tools.cmake.path, "--preset", presets.PRESET_NAME]
         if action is not Action.CONFIGURE:
             argv.append("--fresh")

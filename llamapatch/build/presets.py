@@ -82,16 +82,20 @@ def cache_variables(
     return tuple(CacheVariable(name, kind, value) for name, (kind, value) in entries.items())
 
 
+def ccache_environment(folder: Path) -> dict[str, str]:
+    """With paths relative to the build folder, equal sources give equal cache keys in every variant.
+
+    The compiler's language is part of the key, and of the messages that are searched for known failures.
+    """
+    return {"CCACHE_BASEDIR": str(folder), "CCACHE_NOHASHDIR": "1", "LC_ALL": "C"}
+
+
 def environment(folder: Path, cuda: CudaSetup | None) -> dict[str, str]:
     """The variables a build in `folder` adds to the user's environment."""
-    added = {
-        # With paths relative to the build folder, equal sources give equal cache keys in every variant.
-        "CCACHE_BASEDIR": str(folder),
-        "CCACHE_NOHASHDIR": "1",
+    added = ccache_environment(folder) | {
         # The tree may lie inside the user's own repository.
         "GIT_CEILING_DIRECTORIES": str(folder.parent),
         "GIT_OPTIONAL_LOCKS": "0",
-        "LC_ALL": "C",
     }
     return added | (cuda.environment if cuda is not None else {})
 

@@ -6,9 +6,8 @@ globs looked once, or a tree that moved: the stamp does.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from llamapatch.files import write_atomically
 
 SCHEMA = 1
+_UNFINISHED = {"configure step": "unfinished"}
 
 
 class Action(Enum):
@@ -38,7 +38,7 @@ class Stamp:
     number: int
     source: str
 
-    def action(self, old: Stamp | None) -> tuple[Action, str]:
+    def action(self, old: Stamp | None) -> tuple[Action, str]:  # noqa: PLR0911 - one line for each case
         """What turning the folder of `old` into one of `self` takes, and why."""
         if old is None:
             return Action.START_OVER, "not built yet"
@@ -46,6 +46,8 @@ class Stamp:
             # Objects are dated by files elsewhere: Ninja cannot know which of them are still right.
             return Action.START_OVER, f"the tree moved from {old.source}"
         if old.setup != self.setup:
+            if old.setup == _UNFINISHED:
+                return Action.FRESH, "the last configure step was interrupted"
             names = sorted(k for k in {*old.setup, *self.setup} if old.setup.get(k) != self.setup.get(k))
             return Action.FRESH, f"{', '.join(names)} changed"
         if old.files != self.files:
@@ -71,6 +73,6 @@ def write_stamp(path: Path, stamp: Stamp) -> None:
     write_atomically(path, json.dumps({"schema": SCHEMA} | asdict(stamp), indent=2, sort_keys=True).encode())
 
 
-def digest(text: str) -> str:
-    """A short hash for values too long to store."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def unfinished(stamp: Stamp) -> Stamp:
+    """What to store while CMake runs: it equals no real stamp, so a folder left half-way is configured afresh."""
+    return replace(stamp, setup=_UNFINISHED)
