@@ -85,7 +85,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def pairs_needed(sd: float, margin: float) -> int:
-    """Pairs that resolve a change of `margin` (0.02 for 2 %) at 5 % with 80 % power, for log-ratios scattered by `sd`."""
+    """Pairs that resolve a change of `margin` (0.02: 2 %) at 5 % with 80 % power, for log-ratios scattered by `sd`."""
     return max(MIN_PAIRS, math.ceil(((1.96 + 0.84) * sd / math.log1p(margin)) ** 2 + 2))
 
 

@@ -121,9 +121,10 @@ def compare_logits(base: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
     a, b = base.astype(np.float64), other.astype(np.float64)
     log_a, log_b = _log_softmax(a), _log_softmax(b)
     kld = np.sum(np.exp(log_a) * (log_a - log_b), axis=1)
+    norm = float(np.sum(a**2))
     return LogitsDiff(
         identical=False,
-        nmse=float(np.sum((a - b) ** 2) / np.sum(a**2)),
+        nmse=float(np.sum((a - b) ** 2)) / norm if norm else float("inf"),
         mean_kld=float(kld.mean()),
         max_kld=float(kld.max()),
         max_abs=float(np.abs(a - b).max()),

@@ -78,7 +78,7 @@ def quality_table(found: RoundResult, title: str) -> Table:
                 "arm": ARM_NAMES[BASE] if quality.floor else ARM_NAMES[quality.arm],
                 "perplexity": f"{quality.perplexity:.4f}",
                 "ln perplexity": paired,
-                "KL divergence": f"{quality.mean_kld:.6f}",
+                "KL divergence": f"{_plain(quality.mean_kld):.6f}",
                 "99.9 % of tokens below": f"{quality.p999_kld:.6f}",
                 "same top token": f"{100 * quality.same_top:.3f} %",
             }
@@ -206,7 +206,7 @@ def figures(result: Comparison) -> pd.DataFrame:
                 "text": result.text.sha256,
                 "machine": str(result.machine.get("id", "")),
                 "threads": result.threads,
-                "base": labels[BASE],
+                "base_build": labels[BASE],
                 "build": labels.get(ratio.arm, ""),
                 **ratio.model_dump(),
             }
@@ -228,16 +228,14 @@ def headlines(result: Comparison) -> list[str]:
             if quality is not None and arm == ON:
                 lines.append(
                     f"{name}, {ARM_NAMES[ON]}: perplexity {quality.perplexity:.4f}, "
-                    f"KL divergence {quality.mean_kld:.6f}, same top token {100 * quality.same_top:.2f} %."
+                    f"KL divergence {_plain(quality.mean_kld):.6f}, same top token {100 * quality.same_top:.2f} %."
                 )
             seen = {logits.verdict for logits in found.logits if logits.arm == arm}
             if seen and arm == OFF:
                 word = next(word for word in ("different", "not provable", "identical") if word in seen)
                 how = {"identical": "bit-identical to", "different": "NOT identical to"}.get(word)
-                logits_say = (
-                    f"logits {how} upstream" if how else "identity not provable: upstream does not repeat itself"
-                )
-                lines.append(f"{name}, {ARM_NAMES[OFF]}: {logits_say} (-ub 512 and -ub 1).")
+                said = f"logits {how} upstream" if how else "identity not provable: upstream does not repeat itself"
+                lines.append(f"{name}, {ARM_NAMES[OFF]}: {said} (-ub 512 and -ub 1).")
     for kernel in result.kernels:
         for ratio in kernel.overall:
             if ratio.arm == ON:
@@ -277,6 +275,11 @@ def provenance(result: Comparison) -> list[str]:
     if result.command:
         lines.append(f"command: {result.command}")
     return lines
+
+
+def _plain(value: float) -> float:
+    """Without the sign of what six decimals show as zero (storage noise may sum up to less than nothing)."""
+    return 0.0 if abs(value) < 5e-7 else value
 
 
 def _arms(kernel: KernelResult) -> int:

@@ -10,6 +10,7 @@ from rich.text import Text
 from llamapatch.judge.result import Comparison
 from llamapatch.report.tables import Table, all_tables, headlines, provenance
 
+WIDTH = 140
 _STYLES = {
     "faster": "bold green",
     "slower": "bold red",
@@ -22,17 +23,19 @@ _STYLES = {
 
 def print_comparison(result: Comparison, console: Console) -> None:
     """Print headlines, tables, problems, and where the figures come from."""
+    # A file or a pipe has no width of its own; 80 columns would fold every interval.
+    width = None if console.is_terminal else WIDTH
     for line in headlines(result):
-        console.print(Text(f"* {line}", overflow="fold"), soft_wrap=False)
+        console.print(Text(f"* {line}"), soft_wrap=True)
     for table in all_tables(result):
         console.print()
-        console.print(rich_table(table))
+        console.print(rich_table(table), width=width)
     console.print()
     for line in provenance(result):
-        console.print(Text(line, style="dim", overflow="fold"))
-    console.print(Text(f"raw data: {result.raw}", style="dim", overflow="fold"))
+        console.print(Text(line, style="dim"), soft_wrap=True)
+    console.print(Text(f"raw data: {result.raw}", style="dim"), soft_wrap=True)
     for problem in result.problems:
-        console.print(Text(f"not measured: {problem.where}: {problem.what}", style="bold red", overflow="fold"))
+        console.print(Text(f"not measured: {problem.where}: {problem.what}", style="bold red"), soft_wrap=True)
 
 
 def rich_table(table: Table) -> RichTable:

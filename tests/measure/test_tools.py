@@ -1,0 +1,333 @@
+"""Each driver against tools that behave, and against every way in which upstream's tools fail with status 0."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llamapatch.errors import EnvironmentProblem, NotMeasured, UsageProblem
+from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm, make_arms
+from llamapatch.measure.bench import Load, measure_speed
+from llamapatch.measure.identity import compare_logits, is_proven, measure_identity
+from llamapatch.measure.inputs import TextFile, given_model, given_text, quantised_model
+from llamapatch.measure.kernels import measure_kernels
+from llamapatch.measure.memory import buffer_sizes
+from llamapatch.measure.perplexity import TextLoad, measure_divergence, save_base_logits, window_bytes
+from llamapatch.measure.runs import RunFolder
+from llamapatch.measure.stats import read_stats, total
+from tests.measure.conftest import MakeBuild
+
+LOAD = Load(64, 16, 1)
+
+
+def one(folder_of_tools: Path, *, patched: bool = False) -> Arm:
+    return Arm(OFF if patched else BASE, folder_of_tools, "v0", patched=patched)
+
+
+def text_load(text: TextFile, windows: int | None = 8) -> TextLoad:
+    return TextLoad(text.path, text.sha256, 512, windows, 1)
+
+
+# --- environment ---------------------------------------------------------------------------------------------------
+
+
+def test_an_arm_clears_every_switch_and_sets_exactly_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLAMA_LP_FORGOTTEN", "on")
+    monkeypatch.setenv("LLAMA_LP_STATS", "elsewhere")
+    monkeypatch.setenv("LLAMA_ARG_THREADS", "1")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/stray")
+    arms = {a.name: a for a in make_arms(tmp_path / "b", "v0", tmp_path / "p", "v0+lp", {"LLAMA_LP_TOY": "on"})}
+    base, off, on = (arms[name].environment(tmp_path / "s") for name in (BASE, OFF, ON))
+    for env in (base, off, on):
+        assert "LLAMA_LP_FORGOTTEN" not in env and "LLAMA_ARG_THREADS" not in env
+        assert env["LLAMA_LP_STATS"] == str(tmp_path / "s")
+    assert "LLAMA_LP_TOY" not in base
+    assert (off["LLAMA_LP_TOY"], on["LLAMA_LP_TOY"]) == ("off", "on")
+    assert base["LD_LIBRARY_PATH"] == f"{tmp_path / 'b'}:/stray"
+
+
+def test_without_a_switch_there_is_no_on_arm(tmp_path: Path) -> None:
+    assert [arm.name for arm in make_arms(tmp_path, "a", tmp_path, "b", {})] == [BASE, AGAIN, OFF]
+
+
+def test_a_missing_tool_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="llama-bench"):
+        one(tmp_path).tool("llama-bench")
+
+
+def test_a_base_arm_that_writes_statistics_is_no_base(folder: RunFolder, make_build: MakeBuild, model: Path) -> None:
+    with pytest.raises(NotMeasured, match="loaded a patched library"):
+        measure_speed(folder, one(make_build("b", patched=True)), 0, model, LOAD)
+
+
+# --- speed ---------------------------------------------------------------------------------------------------------
+
+
+def test_speed_is_the_median_without_the_cold_first_repetition(
+    folder: RunFolder, make_build: MakeBuild, model: Path
+) -> None:
+    speed = measure_speed(folder, one(make_build("b")), 3, model, LOAD)
+    assert speed.ns["pp64"] == pytest.approx(64e4, rel=0.05)
+    assert speed.ns["tg16"] == pytest.approx(160e4, rel=0.05)
+    assert speed.peak_rss > 1 << 20 and speed.cpu_seconds > 0 and speed.block == 3
+    lines = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
+    assert [line["test"] for line in lines] == ["pp64", "tg16"]
+    assert all(len(line["samples_ns"]) == 4 for line in lines)
+    process = json.loads((folder.path / "processes.jsonl").read_text())
+    assert process["argv"][1:3] == ["-m", str(model)]
+    assert (folder.path / process["output"]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("no rows", "printed no result"),
+        ("error text", "failed to load model"),
+        ("missing test", "0 rows for tg16"),
+        ("nan", "nan"),
+        ("few samples", "2 samples for pp64, expected 4"),
+        ("crash", "status 3"),
+    ],
+)
+def test_a_speed_tool_that_misbehaves_has_measured_nothing(
+    folder: RunFolder, make_build: MakeBuild, model: Path, fault: str, said: str
+) -> None:
+    arm = one(make_build("b", fault={"llama-bench": fault}))
+    with pytest.raises(NotMeasured, match=said):
+        measure_speed(folder, arm, 0, model, LOAD)
+
+
+# --- quality -------------------------------------------------------------------------------------------------------
+
+
+def test_divergence_of_every_window(folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile) -> None:
+    build = make_build("b", shift=0.01)
+    base = save_base_logits(folder, one(build), model, "m", text_load(text), cache=folder.path / "cache")
+    assert (base.windows, base.vocabulary, base.context, base.cached) == (8, 64, 512, False)
+    found = measure_divergence(folder, one(build), model, base, 1)
+    assert found.perplexity == pytest.approx(8.01)
+    assert found.base_perplexity == 8.0
+    assert found.ln_ratio == pytest.approx(0.01)
+    assert found.mean_kld == pytest.approx(0.010001)
+    assert found.same_top == pytest.approx(0.995)
+    assert len(found.rows) == 8 and found.tokens == 8 * 512
+    assert found.buffers == {"model": {"CPU_Mapped": 1.5}, "KV": {"CPU": 0.25}}
+
+
+def test_base_logits_are_measured_once_for_each_model_text_and_build(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile
+) -> None:
+    arm, cache = one(make_build("b")), folder.path / "cache"
+    first = save_base_logits(folder, arm, model, "m", text_load(text), cache=cache)
+    again = save_base_logits(folder, arm, model, "m", text_load(text), cache=cache)
+    assert again.cached and again.path == first.path and len(folder.runs) == 1
+    assert save_base_logits(folder, arm, model, "other", text_load(text), cache=cache).path != first.path
+    assert save_base_logits(folder, arm, model, "m", text_load(text, 4), cache=cache).windows == 4
+    first.path.write_bytes(first.path.read_bytes()[:-1])
+    assert not save_base_logits(folder, arm, model, "m", text_load(text), cache=cache).cached
+    assert not list(cache.glob("*.part"))
+
+
+def test_words_lost_by_upstreams_logger_are_asked_for_again(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile
+) -> None:
+    arm = one(make_build("b", fault={"llama-perplexity": "truncated once"}))
+    assert save_base_logits(folder, arm, model, "m", text_load(text), cache=folder.path / "c").windows == 8
+    assert len(folder.runs) == 2
+    arm = one(make_build("b2", fault={"llama-perplexity": "lost words once"}))
+    base = save_base_logits(folder, arm, model, "m2", text_load(text), cache=folder.path / "c")
+    assert measure_divergence(folder, arm, model, base, 1).perplexity == 8.0
+
+
+@pytest.mark.parametrize(("fault", "runs"), [("truncated", 3), ("error text", 1)])
+def test_unfinished_base_logits_are_not_believed(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile, fault: str, runs: int
+) -> None:
+    arm = one(make_build("b", fault={"llama-perplexity": fault}))
+    with pytest.raises(NotMeasured, match="did not store"):
+        save_base_logits(folder, arm, model, "m", text_load(text), cache=folder.path / "c")
+    assert len(folder.runs) == runs
+    assert not list((folder.path / "c").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("too few windows", "7 windows of 8"),
+        ("no statistics", "no line `Mean PPL"),
+        ("nan", "the model's output holds no number"),
+        ("error text", "0 windows of 8"),
+    ],
+)
+def test_an_incomplete_divergence_is_not_believed(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile, fault: str, said: str
+) -> None:
+    base = save_base_logits(folder, one(make_build("b")), model, "m", text_load(text), cache=folder.path / "c")
+    with pytest.raises(NotMeasured, match=said):
+        measure_divergence(folder, one(make_build("x", fault={"llama-perplexity": fault})), model, base, 1)
+
+
+def test_a_short_text_is_bad_input_even_when_the_tool_says_nothing(
+    folder: RunFolder, make_build: MakeBuild, model: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("few words " * 20)
+    with pytest.raises(UsageProblem, match="shorter than two windows"):
+        save_base_logits(
+            folder, one(make_build("b")), model, "m", text_load(given_text(short)), cache=folder.path / "c"
+        )
+
+
+def test_bytes_of_a_window() -> None:
+    # 16 windows of 512 tokens with 4,096 words, as upstream v0.5.0 wrote them: 33,488,788 bytes.
+    assert 20 + 16 * (512 * 4 + window_bytes(512, 4096)) == 33_488_788
+
+
+# --- identity ------------------------------------------------------------------------------------------------------
+
+
+def test_identity_of_off_and_difference_of_on(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile
+) -> None:
+    patched = make_build("p", patched=True, handled=1, shift_on=0.5)
+    arms = make_arms(make_build("b"), "v0", patched, "v0+lp", {"LLAMA_LP_TOY": "on"})
+    results = measure_identity(folder, arms, model, text.path, 1)
+    assert [result.ubatch for result in results] == [512, 1]
+    for result in results:
+        assert result.verdict(OFF) == "identical" and result.verdict(ON) == "different"
+        assert result.digests[OFF] == result.digests[BASE] != result.digests[ON]
+        assert result.against_base[ON].max_abs == pytest.approx(0.5, abs=1e-6)
+    assert is_proven(results) and not is_proven(results, (OFF, ON))
+    assert not list(folder.path.glob("*.gguf"))
+
+
+def test_identity_needs_a_base_that_repeats_itself(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile
+) -> None:
+    base = make_build("b", fault={"llama-results": "not reproducible"})
+    arms = make_arms(base, "v0", make_build("p", patched=True), "v0+lp", {})
+    results = measure_identity(folder, arms, model, text.path, 1, ubatches=(512,))
+    assert results[0].verdict(OFF) == "not provable" and not is_proven(results)
+
+
+def test_nothing_measured_is_not_identical() -> None:
+    assert not is_proven([])
+
+
+@pytest.mark.parametrize(("fault", "said"), [("no file", "no logits"), ("nan", "not finite"), ("zero", "all zero")])
+def test_unsound_logits_are_not_compared(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile, fault: str, said: str
+) -> None:
+    base = make_build("b", fault={"llama-results": fault})
+    with pytest.raises(NotMeasured, match=said):
+        measure_identity(folder, make_arms(base, "v0", base, "v0", {}), model, text.path, 1)
+
+
+def test_logits_differences_are_those_of_their_definition() -> None:
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(5, 11)).astype(np.float32)
+    b = a + rng.normal(scale=0.1, size=a.shape).astype(np.float32)
+    p, q = (np.exp(x.astype(np.float64)) for x in (a, b))
+    p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+    diff = compare_logits(a, b)
+    assert diff.mean_kld == pytest.approx(float((p * np.log(p / q)).sum(1).mean()), rel=1e-9)
+    assert diff.nmse == pytest.approx(
+        float(((a - b).astype(np.float64) ** 2).sum() / (a.astype(np.float64) ** 2).sum())
+    )
+    # A negative zero is another byte, and "identical" is about bytes.
+    zero = np.zeros((1, 2), dtype=np.float32)
+    assert not compare_logits(zero, -zero).identical
+
+
+# --- kernel benchmark, models, statistics --------------------------------------------------------------------------
+
+
+def test_kernel_benchmark(folder: RunFolder, arms: tuple[Arm, ...]) -> None:
+    by_name = {arm.name: arm for arm in arms}
+    program = by_name[ON].bin / "bench-toy"
+    on = measure_kernels(folder, by_name[ON], 0, program, ["--x"])
+    off = measure_kernels(folder, by_name[OFF], 0, program, [])
+    assert off.ns["n=4096"] / on.ns["n=4096"] == pytest.approx(3, rel=0.05)
+    assert on.unit == {"n=256": "MAC", "n=4096": "MAC"} and on.work["n=256"] == 256
+
+
+@pytest.mark.parametrize(("fault", "said"), [("chatter", "no JSON"), ("negative", "no duration"), ("twice", "twice")])
+def test_a_kernel_benchmark_that_breaks_its_protocol(
+    folder: RunFolder, make_build: MakeBuild, fault: str, said: str
+) -> None:
+    build = make_build("p", patched=True, fault={"bench-toy": fault})
+    with pytest.raises(NotMeasured, match=said):
+        measure_kernels(folder, one(build, patched=True), 0, build / "bench-toy", [])
+
+
+def test_quantised_models_are_cached(folder: RunFolder, make_build: MakeBuild, model: Path, tmp_path: Path) -> None:
+    source, arm = given_model(model), one(make_build("b"))
+    first = quantised_model(folder, arm, source, "Q2_0", tmp_path / "cache")
+    again = quantised_model(folder, arm, source, "Q2_0", tmp_path / "cache")
+    assert first == again and len(folder.runs) == 1 and first.type == "Q2_0"
+    assert folder.runs[0].done.argv[1] == "--pure"
+    assert quantised_model(folder, arm, source, "F16", tmp_path / "cache").path == model
+    with pytest.raises(UsageProblem, match="NOPE"):
+        quantised_model(folder, arm, source, "NOPE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("fault", ["no file", "truncated"])
+def test_a_failed_quantisation_leaves_nothing(
+    folder: RunFolder, make_build: MakeBuild, model: Path, tmp_path: Path, fault: str
+) -> None:
+    arm = one(make_build("b", fault={"llama-quantize": fault}))
+    with pytest.raises(NotMeasured):
+        quantised_model(folder, arm, given_model(model), "Q2_0", tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_bad_models_and_texts_are_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "no.gguf").write_text("not a model, but long enough to look at")
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    for make, name in (
+        (given_model, "no.gguf"),
+        (given_model, "missing.gguf"),
+        (given_text, "empty.txt"),
+        (given_text, "latin.txt"),
+        (given_text, "missing.txt"),
+    ):
+        with pytest.raises(UsageProblem, match=name):
+            make(tmp_path / name)
+
+
+def test_statistics_of_a_patched_build(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    assert read_stats(path) is None
+    patch = {"mode": "on", "handled": 2, "differs": 1, "fallback": {"shape": 5}}
+    path.write_text(json.dumps({"schema": 1, "patches": {"toy": patch}}))
+    summed = total([read_stats(path), None, read_stats(path)])["toy"]
+    assert (summed.handled, summed.differs, summed.fallback, summed.runs) == (4, 2, {"shape": 10}, 2)
+    for broken in ("", "[]", '{"schema": 2, "patches": {}}', '{"schema": 1, "patches": {"toy": {"handled": -1}}}'):
+        path.write_text(broken)
+        with pytest.raises(NotMeasured, match=r"s\.json"):
+            read_stats(path)
+
+
+def test_raw_data_are_never_overwritten(tmp_path: Path) -> None:
+    kept = RunFolder.create(tmp_path / "runs", tmp_path / "mine")
+    kept.record("x", value=float("nan"))
+    assert json.loads((kept.path / "samples.jsonl").read_text())["value"] == "nan"
+    with pytest.raises(UsageProblem, match="never overwritten"):
+        RunFolder.create(tmp_path / "runs", tmp_path / "mine")
+
+
+def test_buffer_sizes_sum_a_split_model_and_replace_a_second_context() -> None:
+    log = (
+        "0.0 I load_tensors:   CPU_Mapped model buffer size =     9.51 MiB\n"
+        "0.0 I load_tensors:   CPU_Mapped model buffer size =     1.00 MiB\n"
+        "0.0 I load_tensors:          AMX model buffer size =    11.00 MiB\n"
+        "0.0 I sched_reserve:        CPU compute buffer size =     9.00 MiB\n"
+        "0.0 I sched_reserve:        CPU compute buffer size =     4.00 MiB\n"
+        "0.0 D ~llama_context:        CPU compute buffer size is   9.0020 MiB, matches expectation of   9.0020 MiB\n"
+    )
+    sizes = buffer_sizes(log)
+    assert sizes == {"model": {"CPU_Mapped": pytest.approx(10.51), "AMX": 11.0}, "compute": {"CPU": 4.0}}
