@@ -19,7 +19,7 @@ def command(patch: str, with_diff: bool, as_json: bool) -> None:
     if as_json:
         emit_json(_as_data(found, with_diff))
     elif with_diff:
-        click.get_binary_stream("stdout").write(found.patch.diff)
+        click.echo(found.patch.diff, nl=False)
     else:
         for name, value in _lines(found):
             out.print(f"{name:<12}{value}", markup=False)

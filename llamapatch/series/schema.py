@@ -9,12 +9,14 @@ import json
 import sys
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from llamapatch.series.model import Lock, PatchMeta, SeriesFile
 
 
 def schemas() -> dict[str, str]:
     """File name -> text of the schema."""
-    models = {"series": SeriesFile, "patch": PatchMeta, "lock": Lock}
+    models: dict[str, type[BaseModel]] = {"series": SeriesFile, "patch": PatchMeta, "lock": Lock}
     return {
         f"{name}.json": json.dumps(
             {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(by_alias=True)},
