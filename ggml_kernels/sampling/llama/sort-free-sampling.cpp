@@ -129,7 +129,7 @@ static llama_token lp_sample_impl(
 
     lp_sampling * scratch = lp_scratch();
 
-    if (lp_sampling_prepare(scratch, logits, n_vocab, &plan.stages, cur != nullptr || verify) != LP_SAMPLING_OK) {
+    if (lp_sampling_prepare(scratch, logits, n_vocab, &plan.stages, cur != nullptr) != LP_SAMPLING_OK) {
         // no finite maximum: whatever upstream makes of such a row
         ggml_lp_fallback(patch, "no finite maximum", 1);
         return LLAMA_TOKEN_NULL;
