@@ -28,7 +28,12 @@ _PATH = click.Path(path_type=Path)
 @click.option("--quick", is_flag=True, help="Minutes instead of an hour; too few blocks for a verdict on speed.")
 @click.option("--blocks", type=int, metavar="N", help="Blocks of interleaved processes (default 7, quick 2).")
 @click.option("--chunks", type=int, metavar="N", help="Windows of text (default all, quick 16).")
-@click.option("--threads", type=int, metavar="N", help="Threads of every tool (default: all cores).")
+@click.option(
+    "--threads",
+    type=int,
+    metavar="N",
+    help="Threads of every tool (default: all cores; with --quick those that are idle).",
+)
 @click.option("--seed", type=int, metavar="N", help="Seed of the running order (default: random, recorded).")
 @click.option("--markdown", type=_PATH, metavar="FILE", help="Also write the report as Markdown.")
 @click.option("--keep", type=_PATH, metavar="DIR", help="Keep the raw data in DIR (default: under .llamapatch/runs).")

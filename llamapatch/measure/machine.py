@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,19 @@ def between(before: Load, after: Load, seconds: float, child_cpu: float) -> Wind
     steal = (after.steal - before.steal) / seconds if after.steal is not None and before.steal is not None else None
     joules = after.joules - before.joules if after.joules is not None and before.joules is not None else None
     return Window(other, steal, joules if joules is not None and joules >= 0 else None)
+
+
+def free_cores(seconds: float = 0.5) -> int:
+    """How many cores nobody uses just now, at least one. Threads that wait for each other while a neighbour holds
+    their core spend orders of magnitude more time waiting than working."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    before, started = Load.now(), time.monotonic()
+    time.sleep(seconds)
+    after = Load.now()
+    if before.busy is None or after.busy is None:
+        return cores
+    used = (after.busy - before.busy) / (time.monotonic() - started)
+    return max(1, min(cores, cores - round(used)))
 
 
 def read_joules(root: Path = _POWERCAP) -> float | None:

@@ -22,6 +22,7 @@ from llamapatch.measure import inputs
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm, make_arms
 from llamapatch.measure.bench import TOOL as BENCH
 from llamapatch.measure.identity import TOOL as RESULTS
+from llamapatch.measure.machine import free_cores
 from llamapatch.measure.perplexity import TOOL as PERPLEXITY
 from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.session import Job, KernelPlan, RoundPlan, full_size, quick_size
@@ -116,7 +117,7 @@ def make_plan(settings: Settings, request: Request) -> Plan:
         model_types=("as given",) if request.model else tuple(types),
         switches={patch.meta.switch.env: "on" for patch in switched if patch.meta.switch is not None},
         kernel_patches=tuple(patch.id for patch in patches if patch.meta.gate.kernel_bench is not None),
-        threads=request.threads or _cores(),
+        threads=request.threads or (free_cores() if request.quick else _cores()),
         seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
     )
 

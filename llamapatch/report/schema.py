@@ -1,4 +1,4 @@
-"""Write the published JSON schema of a comparison: ``python -m llamapatch.report.schema > docs/schemas/compare.json``."""
+"""The published JSON schema of a comparison: ``python -m llamapatch.report.schema > docs/schemas/compare.json``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 
 Installed as ``llama-bench`` and so on in a folder with a ``behaviour.json``:
 
-* ``patched``: writes LLAMA_LP_STATS like a build with the foundation; ``handled``: calls the patch ``toy`` counts when on
+* ``patched``: writes LLAMA_LP_STATS like a build with the foundation; ``handled``: calls ``toy`` counts when on
 * ``speed``: times the base speed, ``speed_on`` when LLAMA_LP_TOY=on
 * ``shift`` / ``shift_on``: added to every logit of token 0
 * ``fault``: {tool: name of a misbehaviour}
@@ -106,7 +106,8 @@ def perplexity():
         return 0
     windows = struct.unpack("<3i", base.read_bytes()[8:20])[2]
     print(
-        "chunk             PPL               ln(PPL(Q)/PPL(base))          KL Divergence              Δp RMS            Same top p"
+        "chunk             PPL               ln(PPL(Q)/PPL(base))          KL Divergence"
+        "              Δp RMS            Same top p"
     )
     kld = 1e-6 + abs(shift())
     shown = windows - 1 if FAULT == "too few windows" else windows

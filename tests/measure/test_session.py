@@ -13,7 +13,7 @@ from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, make_arms
 from llamapatch.measure.bench import Load
 from llamapatch.measure.inputs import TextFile, given_model
 from llamapatch.measure.machine import Load as Reading
-from llamapatch.measure.machine import between, describe_machine, read_joules
+from llamapatch.measure.machine import between, describe_machine, free_cores, read_joules
 from llamapatch.measure.progress import Progress, clock
 from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.schedule import interleave
@@ -67,8 +67,8 @@ def test_a_sound_comparison(make_build: MakeBuild, model: Path, text: TextFile, 
     quality = {q.arm: q for q in result.quality}
     assert quality[AGAIN].floor and not quality[ON].floor
     assert quality[ON].ln_ratio == pytest.approx(0.01) and quality[OFF].ln_ratio == 0
-    assert {(l.arm, l.ubatch): l.verdict for l in result.logits}[OFF, 1] == "identical"
-    assert {(l.arm, l.ubatch): l.verdict for l in result.logits}[ON, 512] == "different"
+    assert {(x.arm, x.ubatch): x.verdict for x in result.logits}[OFF, 1] == "identical"
+    assert {(x.arm, x.ubatch): x.verdict for x in result.logits}[ON, 512] == "different"
     assert {m.arm: m.buffers["model"] for m in result.memory} == {BASE: 1.5, OFF: 1.5, ON: 1.5}
     assert {r.metric for r in result.cost} >= {"CPU time", "peak memory"}
     kernel = judge_kernels(found.kernels[0])
@@ -147,6 +147,7 @@ def test_the_machine_is_described_and_contention_is_what_others_used(tmp_path: P
     zone.mkdir()
     (zone / "energy_uj").write_text("2500000\n")
     (tmp_path / "intel-rapl:0:0").mkdir()
+    assert 1 <= free_cores(0.05) <= facts["cores"]
     assert read_joules(tmp_path) == 2.5 and read_joules(tmp_path / "none") is None
 
 

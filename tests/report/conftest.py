@@ -56,13 +56,15 @@ def comparison(**more: Any) -> Comparison:
     fields: dict[str, Any] = {
         "schema": 1, "tool": "0.1", "id": "run-1", "started": "2026-11-23T10:00:00+00:00", "seconds": 60.0,
         "command": "llamapatch compare toy", "quick": False, "blocks": 7, "seed": 1, "threads": 2,
-        "upstream_version": "v0.5.0", "upstream_tree": "f" * 40, "series_chain": "c" * 64, "selected": ["foundation", "toy"],
+        "upstream_version": "v0.5.0", "upstream_tree": "f" * 40, "series_chain": "c" * 64,
+        "selected": ["foundation", "toy"],
         "asked": ["toy"], "pulled_in": ["foundation"], "arms": arms,
         "text": {"name": "held-out | files", "sha256": "3" * 64, "bytes": 5},
         "machine": {"id": "m1", "cpu": "a processor", "cores": 2}, "contended_share": 0.5, "energy": False,
         "rounds": [round_],
         "kernels": [{"patch": "toy", "target": "bench-toy", "args": ["-x"],
-                     "overall": [ratio("all cases", "on", 3.0)], "cases": [ratio("n=256", "on", 3.0, word="info", p=None)]}],
+                     "overall": [ratio("all cases", "on", 3.0)],
+                     "cases": [ratio("n=256", "on", 3.0, word="info", p=None)]}],
         "activity": [{"patch": "toy", "where": "toy Q2_0", "handled": 1234567, "differs": 0, "fallback": {"shape": 2}}],
         "problems": [], "raw": "runs/run-1", "exit_code": 0,
     }  # fmt: skip

@@ -1,0 +1,45 @@
+"""The drivers against upstream's real tools: set LLAMAPATCH_BIN to the bin folder of an unpatched build."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llamapatch.judge.comparison import judge_round
+from llamapatch.measure.arms import AGAIN, OFF, make_arms
+from llamapatch.measure.bench import Load
+from llamapatch.measure.inputs import given_model, given_text, quantised_model
+from llamapatch.measure.progress import Progress
+from llamapatch.measure.runs import RunFolder
+from llamapatch.measure.session import Job, RoundPlan, Size, collect
+from llamapatch.models.reference import reference_model
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("LLAMAPATCH_BIN" not in os.environ, reason="LLAMAPATCH_BIN names no build"),
+]
+
+
+@pytest.mark.parametrize("type_name", ["F16", "Q2_0"])
+def test_a_build_compared_with_itself_is_identical(tmp_path: Path, type_name: str) -> None:
+    """The gate's first self-test: base against base, through the whole path but for the builds."""
+    tools = Path(os.environ["LLAMAPATCH_BIN"])
+    folder = RunFolder.create(tmp_path / "runs")
+    arms = make_arms(tools, "v0", tools, "v0", {})
+    model = quantised_model(folder, arms[0], given_model(reference_model()), type_name, tmp_path / "models")
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(path.read_text() for path in sorted(Path(__file__).parents[2].glob("llamapatch/*/*.py"))))
+    size = Size(Load(64, 8, 1), 1, 512, 2, 300, True)
+    job = Job(arms, (RoundPlan(model, ()),), (), given_text(text), size, 1, (), tmp_path / "logits")
+    found = collect(job, folder, Progress())
+    # The only complaint may be that this "patched" build has no counters.
+    assert all("wrote no statistics" in problem.what for problem in found.problems), found.problems
+    result = judge_round(found.rounds[0], size.load, size.context)
+    assert {logits.verdict for logits in result.logits} == {"identical"} and len(result.logits) == 4
+    quality = {entry.arm: entry for entry in result.quality}
+    assert quality[OFF].perplexity == quality[AGAIN].perplexity > 1
+    assert abs(quality[OFF].mean_kld) < 1e-5 and quality[OFF].windows == 2
+    assert {ratio.metric for ratio in result.speed} == {"pp64", "tg8"}
+    assert {word for memory in result.memory for word in memory.buffers} >= {"model", "KV", "compute"}
