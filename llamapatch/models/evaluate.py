@@ -31,6 +31,19 @@ class Score:
     error: float = 0.0
 
 
+def read_text(path: Path) -> str:
+    """A text to score; `UsageProblem` when it is missing, empty or not UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageProblem(f"there is no text file {path}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
+    if not text.strip():
+        raise UsageProblem(f"{path} is empty.", "Give a text of at least two windows.")
+    return text
+
+
 def upstream_perplexity(
     bin_folder: Path,
     model: Path,
