@@ -18,7 +18,7 @@ _TAIL = 20
 _WIDTH = 400
 
 
-class BuildFailed(LlamapatchError):  # noqa: N818 - reads as the event it is, like GateFailed
+class BuildFailed(LlamapatchError):
     """CMake or a compiler refused; the message has its last lines, `log` the whole output."""
 
     def __init__(self, what: str, lines: Sequence[str], log: Path, remedy: str = "") -> None:

@@ -92,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         return ExitCode.ERROR
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            complain(f"no space left on the disk of {error.filename or 'the state folder'}.", "Free some and try again.")
+            where = error.filename or "the state folder"
+            complain(f"no space left on the disk of {where}.", "Free some and try again.")
         else:
             complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
         return ExitCode.ERROR
