@@ -15,9 +15,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from llamapatch.errors import EnvironmentProblem, LlamapatchError
@@ -71,43 +72,46 @@ def run(
     """
     words = tuple(os.fspath(a) for a in argv)
     started = time.monotonic()
-    try:
-        child = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=None if env is None else dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot start `{words[0]}`: {error.strerror}.") from error
-    assert child.stdout is not None and child.stderr is not None
-    captured: list[list[str]] = [[], []]
-    readers = [
-        threading.Thread(target=_drain, args=(stream, lines, on_line), daemon=True)
-        for stream, lines in zip((child.stdout, child.stderr), captured, strict=True)
-    ]
-    for reader in readers:
-        reader.start()
-    late = threading.Event()
+    # A Ctrl-C between the fork and the `try` below would leave the child running with nobody to end it.
+    with _interrupts_held() as let_interrupts_through:
+        try:
+            child = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot start `{words[0]}`: {error.strerror}.") from error
+        assert child.stdout is not None and child.stderr is not None
+        captured: list[list[str]] = [[], []]
+        readers = [
+            threading.Thread(target=_drain, args=(stream, lines, on_line), daemon=True)
+            for stream, lines in zip((child.stdout, child.stderr), captured, strict=True)
+        ]
+        for reader in readers:
+            reader.start()
+        late = threading.Event()
 
-    def expire() -> None:
-        late.set()
-        kill_group(child.pid)
+        def expire() -> None:
+            late.set()
+            kill_group(child.pid)
 
-    timer = threading.Timer(timeout, expire) if timeout else None
-    if timer:
-        timer.start()
-    try:
-        _, status, usage = os.wait4(child.pid, 0)
-    except BaseException:
-        end_group(child)
-        raise
-    finally:
+        timer = threading.Timer(timeout, expire) if timeout else None
         if timer:
-            timer.cancel()
+            timer.start()
+        try:
+            let_interrupts_through()
+            _, status, usage = os.wait4(child.pid, 0)
+        except BaseException:
+            end_group(child)
+            raise
+        finally:
+            if timer:
+                timer.cancel()
     child.returncode = os.waitstatus_to_exitcode(status)
     for reader in readers:
         reader.join()
@@ -127,6 +131,27 @@ def run(
     if check and done.code != 0:
         raise ProcessFailed(done)
     return done
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[Callable[[], None]]:
+    """Keep Ctrl-C back until the function that this yields is called, or to the end; then it is raised, if it came."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield lambda: None
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+
+    def release() -> None:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(*came.pop())
+
+    try:
+        yield release
+    finally:
+        release()
 
 
 def end_group(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:

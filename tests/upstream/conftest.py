@@ -131,3 +131,15 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
         stat = path.lstat()
         states[str(path)] = (stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     return states
+
+
+def corrupt_blob(git_dir: Path, rev: str) -> None:
+    """Flip a bit in the middle of a packed blob, as a failing disk does."""
+    oid = git(git_dir, "rev-parse", rev)
+    pack = next((git_dir / "objects" / "pack").glob("*.pack"))
+    rows = [row.split() for row in git(git_dir, "verify-pack", "-v", str(pack.with_suffix(".idx"))).splitlines()]
+    stored, offset = next((int(row[3]), int(row[4])) for row in rows if row[0] == oid)
+    data = bytearray(pack.read_bytes())
+    data[offset + stored // 2] ^= 0x40
+    pack.chmod(0o644)
+    pack.write_bytes(data)
