@@ -43,6 +43,12 @@ def versioned(*folders: str) -> set[str]:
     return {name for name in listed if name and (CHECKOUT / name).is_file()}
 
 
+def succeed(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=cwd, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def new_venv(folder: Path, *, borrow: bool) -> Path:
     """A fresh environment; with `borrow` it finds this one's dependencies (not llamapatch itself, which is shipped)."""
     venv.create(folder, with_pip=True, symlinks=True)
@@ -131,7 +137,7 @@ class Installed:
         env |= {"LLAMAPATCH_CACHE": cache or str(self.home / "cache")}
         # The console script as pip made it, from an environment that is not activated.
         command = [str(self.python.parent / "llamapatch"), *args]
-        return subprocess.run(command, cwd=cwd, env=env, check=True, capture_output=True, text=True)
+        return succeed(command, cwd, env)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +200,7 @@ def test_installed_wheel_applies_the_series(installed: Installed, tmp_path: Path
 def test_reference_model_travels(installed: Installed) -> None:
     code = "from llamapatch.models.reference import reference_model; print(reference_model())"
     env = {"PATH": os.environ["PATH"], "HOME": str(installed.home), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([installed.python, "-c", code], check=True, capture_output=True, text=True, env=env, cwd="/")
+    done = succeed([str(installed.python), "-c", code], installed.home, env)
     model = Path(done.stdout.strip())
     assert model.is_relative_to(installed.package)
     assert model.read_bytes()[:4] == b"GGUF"
