@@ -24,6 +24,9 @@ EXTRA = "Install the wheels beside llamapatch: `pip install 'llamapatch[cuda]'`.
 _HEADERS = {"runtime": "cuda_runtime.h", "cuBLAS": "cublas_v2.h"}
 _LIBRARIES = {"runtime": "libcudart", "cuBLAS": "libcublas", "cuBLASLt": "libcublasLt"}
 
+# Where NVIDIA's installers put it, on PATH or not.
+_LAST_RESORT = "/usr/local/cuda/bin/nvcc"
+
 
 @dataclass(frozen=True)
 class CudaToolkit:
@@ -169,7 +172,7 @@ def wheel_roots() -> list[Path]:
 def _system_compilers() -> list[str]:
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     candidates = [os.environ.get("CUDACXX"), *(f"{home}/bin/nvcc" for home in homes if home), "nvcc"]
-    return [c for c in (*candidates, "/usr/local/cuda/bin/nvcc") if c]
+    return [c for c in (*candidates, _LAST_RESORT) if c]
 
 
 def _inspect(origin: str, program: str | Path) -> CudaToolkit | None:

@@ -62,7 +62,9 @@ def configure(argv: Sequence[str | os.PathLike[str]], cwd: Path, env: Mapping[st
     log.write(f"$ {' '.join(os.fspath(a) for a in argv)}")
     done = run(argv, cwd=cwd, env=env, check=False, on_line=log.write)
     if done.code != 0:
-        _raise_for_space(done, log)
+        full = _full_disk(done, log)
+        if full is not None:
+            raise full
         text = f"{done.stdout}\n{done.stderr}"
         start = text.find("CMake Error")
         lines = [line for line in text[max(start, 0) :].splitlines() if line.strip()]
@@ -106,7 +108,9 @@ def build_targets(
 
 
 def _failure(done: Completed, title: str, log: Log) -> LlamapatchError:
-    _raise_for_space(done, log)
+    full = _full_disk(done, log)
+    if full is not None:
+        return full
     text = f"{done.stdout}\n{done.stderr}"
     unknown = re.search(r"ninja: error: unknown target '([^']+)'(?:, did you mean '([^']+)'\?)?", text)
     if unknown:
@@ -138,9 +142,10 @@ def _first_failure(lines: list[str]) -> tuple[list[str], str]:
     return [], ""
 
 
-def _raise_for_space(done: Completed, log: Log) -> None:
-    if "No space left on device" in done.stdout or "No space left on device" in done.stderr:
-        raise EnvironmentProblem(
-            f"the disk of {log.path.parent} is full.",
-            "Free some space and run the same command again; what was built stays.",
-        )
+def _full_disk(done: Completed, log: Log) -> EnvironmentProblem | None:
+    if not any("No space left on device" in text for text in (done.stdout, done.stderr)):
+        return None
+    return EnvironmentProblem(
+        f"the disk of {log.path.parent} is full.",
+        "Free some space and run the same command again; what was built stays.",
+    )

@@ -15,7 +15,7 @@ NINJA_STATUS = "[%f/%t] "
 _STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 # Steps of Ninja's own, before the real count is known.
 _OWN_STEPS = ("Re-checking globbed directories", "Re-running CMake")
-_EVERY_SHARE = 0.1
+_PARTS = 10
 _EVERY_SECONDS = 10.0
 
 
@@ -36,7 +36,7 @@ class BuildProgress:
     def __init__(self, title: str, report: Callable[[str], None] | None, console: Console | None = None) -> None:
         self._title = title
         self._report = report
-        self._said = (0.0, time.monotonic())
+        self._said = (0, time.monotonic())
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         console = console or Console(stderr=True)
@@ -71,8 +71,8 @@ class BuildProgress:
                 self._task = self._bar.add_task(self._title, total=total)
             self._bar.update(self._task, completed=done, total=total)
         elif self._report is not None:
-            share, at = self._said
+            part, at = self._said
             now = time.monotonic()
-            if done / total >= share + _EVERY_SHARE and now >= at + _EVERY_SECONDS:
-                self._said = (done / total, now)
+            if done * _PARTS // total > part and now >= at + _EVERY_SECONDS:
+                self._said = (done * _PARTS // total, now)
                 self._report(f"{self._title}: {done}/{total}")

@@ -38,7 +38,7 @@ class Stamp:
     number: int
     source: str
 
-    def action(self, old: Stamp | None) -> tuple[Action, str]:  # noqa: PLR0911 - one line for each case
+    def action(self, old: Stamp | None) -> tuple[Action, str]:
         """What turning the folder of `old` into one of `self` takes, and why."""
         if old is None:
             return Action.START_OVER, "not built yet"
