@@ -42,7 +42,7 @@ _PATH = click.Path(path_type=Path)
 @upstream_option
 @json_option
 @dry_run_option
-def command(  # noqa: PLR0917
+def command(
     selectors: tuple[str, ...],
     without: tuple[str, ...],
     model: Path | None,
