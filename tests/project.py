@@ -69,9 +69,9 @@ UPSTREAM_FILES = {
     ".gitignore": "*.o\n/build*\n",
 }
 DIFF = (
-    "diff --no-color --no-ext-diff --no-textconv --no-renames -U3 --src-prefix=a/ --dst-prefix=b/ "
-    "--diff-algorithm=myers --indent-heuristic"
-).split()
+    *("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "-U3"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--diff-algorithm=myers", "--indent-heuristic"),
+)
 
 
 def git(where: Path, *args: str, input: bytes | None = None) -> str:
