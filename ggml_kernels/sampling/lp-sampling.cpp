@@ -182,6 +182,16 @@ static void list_from_row(lp_sampling * s) {
     s->sorted  = false;
 }
 
+// lowest id of the largest logit
+static int32_t row_argmax(lp_sampling * s, float max) {
+    list_reserve(s, 0);
+
+    int32_t pos = 0;
+    s->rows->gather(s->logits, s->n_vocab, &pos, max, s->l.data(), s->id.data(), 0, 1);
+
+    return s->id[0];
+}
+
 // all logits >= threshold, in id order
 static void list_gather(lp_sampling * s, float threshold) {
     list_reserve(s, s->n_vocab);
@@ -365,11 +375,16 @@ static void stage_top_p(lp_sampling * s, float p, int32_t min_keep) {
     const double miss = (1.0 - (double) p)*((double) mass/one);
     const float  c    = 0.01f + (float) std::log((double) s->n_vocab/miss);
 
-    // rounding, and p so near to 1 that the bound says nothing, are caught by weighing what was gathered
+    // That is a bound for any row. Most rows hold their nucleus in far fewer candidates, so look at a shorter distance
+    // first. Rounding, and a p so near to 1 that the bound says nothing, are caught by weighing what was gathered.
+    const float c_try = 5.0f - (float) std::log(std::max(1.0 - (double) p, 1e-30));
+
     bool enough = false;
-    if (c < -LP_SAMPLING_EXP_MIN) {
-        list_gather(s, max - std::max(c, 0.5f));
-        enough = list_weigh(s, 1.0f, max) >= target && s->n >= min_keep;
+    for (const float dist : { std::min(c, c_try), c }) {
+        if (!enough && dist < -LP_SAMPLING_EXP_MIN) {
+            list_gather(s, max - std::max(dist, 0.5f));
+            enough = list_weigh(s, 1.0f, max) >= target && s->n >= min_keep;
+        }
     }
     if (!enough) {
         list_from_row(s);
@@ -575,7 +590,7 @@ enum lp_sampling_status lp_sampling_prepare(
     }
 
     if (!cut) {
-        s->t_sel = (int32_t) (std::find(logits, logits + n_vocab, max) - logits);
+        s->t_sel = row_argmax(s, max);
         return LP_SAMPLING_OK;
     }
 
@@ -604,7 +619,7 @@ enum lp_sampling_status lp_sampling_prepare(
         } else if (s->is_list) {
             s->i_sel = (int32_t) (std::find(s->l.begin(), s->l.begin() + s->n, max) - s->l.begin());
         } else {
-            s->i_sel = (int32_t) (std::find(logits, logits + n_vocab, max) - logits);
+            s->i_sel = row_argmax(s, max);
         }
         s->t_sel = s->is_list ? s->id[s->i_sel] : s->i_sel;
     } else if (s->is_list) {
