@@ -24,6 +24,14 @@
 
 #include <stdint.h>
 
+// Never exported: several builds of libggml-cpu for different instruction sets can live in one process, and a program
+// may carry a copy of its own; with default visibility the dynamic linker would make them all use one.
+#if defined(__GNUC__) && !defined(_WIN32)
+#define LP_LOCAL __attribute__((visibility("hidden")))
+#else
+#define LP_LOCAL
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -46,23 +54,23 @@ struct lp_block_q8_0 {
 // n: weights in the row, a multiple of 64. All return sum_j w[j]*a[j].
 
 // The definition, and the path for machines without a fast one: one block after the other, sequential sums.
-float lp_q2_0_q8_0_dot_ref(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y);
+LP_LOCAL float lp_q2_0_q8_0_dot_ref(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y);
 
 // The fastest path this file was compiled for. Integer sums are exact; the float sums are ordered differently from
 // the reference (README.md, "Order of the float sums"). A sum that is not finite is taken from the reference, so
 // infinite and NaN scales give the reference's infinity or NaN. Rows shorter than LP_Q2_0_Q8_0_MIN_N are the
 // reference's: it rounds once per block, which up to three blocks no other order beats.
-float lp_q2_0_q8_0_dot(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y);
+LP_LOCAL float lp_q2_0_q8_0_dot(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y);
 
 // An upper bound of |lp_q2_0_q8_0_dot - lp_q2_0_q8_0_dot_ref| in round-to-nearest arithmetic (README.md,
 // "Verification bound"). Not finite when a scale is not.
-float lp_q2_0_q8_0_dot_bound(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y);
+LP_LOCAL float lp_q2_0_q8_0_dot_bound(int64_t n, const struct lp_block_q2_0 * x, const struct lp_block_q8_0 * y);
 
 // What lp_q2_0_q8_0_dot was compiled to: "avx2-vnni", "avx2" or "portable" (the reference).
-const char * lp_q2_0_q8_0_isa(void);
+LP_LOCAL const char * lp_q2_0_q8_0_isa(void);
 
 // 1 when lp_q2_0_q8_0_dot is more than the reference.
-int lp_q2_0_q8_0_fast(void);
+LP_LOCAL int lp_q2_0_q8_0_fast(void);
 
 #ifdef __cplusplus
 }
