@@ -8,15 +8,20 @@ used: it cannot apply patches and reads configuration on its own.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+# GitPython refuses to be imported where there is no git; we say so ourselves, with a remedy, when git is needed.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import git as gitpython
 
-from llamapatch.errors import InternalError, LlamapatchError
+from llamapatch.errors import EnvironmentProblem, InternalError, LlamapatchError
 from llamapatch.process import run
+
+os.environ.pop("GIT_PYTHON_REFRESH")
 
 _CONFIG = (
     "core.hooksPath=/dev/null",
@@ -182,20 +187,28 @@ def clean_environment() -> dict[str, str]:
     for i, item in enumerate(_CONFIG):
         key, value = item.split("=", 1)
         config |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
-    return kept | config | {
-        "LC_ALL": "C",
-        "TZ": "UTC",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-    }
+    return (
+        kept
+        | config
+        | {
+            "LC_ALL": "C",
+            "TZ": "UTC",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+        }
+    )
 
 
 def _execute(args: tuple[str, ...], cwd: Path, env: dict[str, str], input: bytes | None = None) -> bytes:
     """Run git through GitPython, which only ever adds to ``os.environ``: ambient GIT_* are removed with env(1)."""
+    if shutil.which("git") is None:
+        raise EnvironmentProblem(
+            "git is not on PATH.", "Install it: `apt install git` (Debian, Ubuntu) or `dnf install git` (Fedora)."
+        )
     ambient = [name for name in os.environ if name.startswith("GIT_")]
     prefix = ["env", *(word for name in ambient for word in ("-u", name))] if ambient else []
     # Variables that our own environment sets must survive the removal, so they follow it on env's command line.

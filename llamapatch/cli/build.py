@@ -8,6 +8,7 @@ from llamapatch.build.builder import Build, BuildOptions, build
 from llamapatch.build.check import Checked, check_cuda, named_units
 from llamapatch.build.options import DEFAULT_TARGETS
 from llamapatch.build.resolve import DEFAULT_VARIANTS, preview, resolve_variants
+from llamapatch.build.toolchain import find_toolchain
 from llamapatch.cli.common import dry_run_option, emit_json, json_option, out, say, settings, upstream_option
 from llamapatch.errors import UsageProblem
 from llamapatch.series.load import load_series
@@ -62,6 +63,7 @@ def command(
         for row in rows if not as_json else ():
             out.print(f"{row['variant']:<12}would be built in {row['folder']} ({row['now']})", markup=False)
         return
+    find_toolchain()  # no compiler? Then say so before anything is fetched.
     variants = resolve_variants(config, series, wanted, say)
     if check:
         checks = [check_cuda(config, v, options, named_units(series, v.ids), say) for v in variants]
