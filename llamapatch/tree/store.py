@@ -136,16 +136,16 @@ _REFLOG_AUTHOR = {
 
 
 @contextmanager
-def writing(settings: Settings, wait: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the project's lock; `DirtyError` when another process keeps it for `wait` seconds. The operating system
+def writing(settings: Settings) -> Iterator[None]:
+    """Hold the project's lock; `DirtyError` when another process keeps it for `LOCK_SECONDS`. The operating system
     frees it when its holder dies."""
     settings.state.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.state / "lock")
     try:
-        lock.acquire(timeout=wait, poll_interval=0.05)
+        lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
     except Timeout as error:
         raise DirtyError(
-            f"another llamapatch process is at work in {settings.state} (waited {wait:.0f} s).",
+            f"another llamapatch process is at work in {settings.state} (waited {LOCK_SECONDS:.0f} s).",
             "Wait until it ends and try again.",
         ) from error
     try:

@@ -97,7 +97,8 @@ class Worktree:
             return
         at = self.store.git.ref(self.at_ref)
         if not _exists(self.path):
-            self._finish(at, None)
+            self.store.update_refs([RefChange(self.at_ref, None, at)], f"forget {self.name}")
+            self._check_out(target)
             return
         if at is None:
             # The folder appears by a rename after the index is in place: either it is whole, or it is not ours.
