@@ -167,7 +167,8 @@ def test_ctrl_c_in_the_middle(sampler: Project, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ctrl_c_of_a_real_process(sampler: Project) -> None:
-    """SIGINT to the whole group, as a terminal sends it, at several moments: 130, or 0 when it came too late."""
+    """SIGINT to the whole group, as a terminal sends it, at several moments: 130, unless it came too late: then the
+    work is done and said (a signal that meets an interpreter on its way out ends it at once)."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     codes = []
     for pause in (0.7, 0.85, 1.0, 1.2):
@@ -184,10 +185,13 @@ def test_ctrl_c_of_a_real_process(sampler: Project) -> None:
         process.stdout.readline()
         time.sleep(pause - 0.6)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=60)
         assert b"Traceback" not in err, err.decode()
         codes.append(process.returncode)
+        if process.returncode != 130:
+            assert process.returncode in (0, -signal.SIGINT)
+            assert b"files written" in out
+            assert sampler.applied() == list(sampler.series().ids)
         assert sampler.run("verify").code == 0
         assert sampler.applied() in ([], list(sampler.series().ids))
-    assert set(codes) <= {0, 130}
     assert 130 in codes
