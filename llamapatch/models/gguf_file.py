@@ -130,7 +130,8 @@ def read_gguf(path: Path) -> GgufFile:
                 return _parse(path, data, size)
     except _DamagedError as error:
         raise UsageProblem(
-            f"{path} is no usable GGUF file: {error}.", "Give a GGUF model, or download or convert it again."
+            f"{path} is no usable GGUF file: {_plain(str(error))}.",
+            "Give a GGUF model, or download or convert it again.",
         ) from error
     except FileNotFoundError as error:
         raise UsageProblem(f"there is no file {path}.", "Give the path of a GGUF model.") from error
@@ -147,7 +148,8 @@ def sha256_of(path: Path) -> str:
 def describe(path: Path) -> dict[str, Any]:
     """What a GGUF is, for people and for `--json`: hash, architecture, sizes, tensor types."""
     model = read_gguf(path)
-    arch = model.get("general.architecture", "")
+    arch = _plain(str(model.get("general.architecture", "")))
+    tokens = model.get("tokenizer.ggml.tokens")
     types: dict[str, int] = {}
     for tensor in model.tensors.values():
         types[tensor.type_name] = types.get(tensor.type_name, 0) + 1
@@ -167,16 +169,21 @@ def describe(path: Path) -> dict[str, Any]:
         "sha256": sha256_of(path),
         "bytes": model.size,
         "gguf_version": model.version,
-        "name": model.get("general.name"),
+        "name": _plain(str(model.get("general.name", ""))) or None,
         "architecture": arch or None,
         "file_type": _file_type(model.get("general.file_type")),
         "n_params": model.n_params,
-        "n_vocab": len(model.get("tokenizer.ggml.tokens", [])),
+        "n_vocab": len(tokens) if isinstance(tokens, list) else 0,
         "tokenizer": model.get("tokenizer.ggml.model"),
         "tensors": len(model.tensors),
         "tensor_types": dict(sorted(types.items())),
         "shape": {k: v for k, v in found.items() if v is not None},
     }
+
+
+def _plain(text: str) -> str:
+    """Text that any stream can print: broken UTF-8, kept by `_Cursor.text`, becomes replacement characters."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class _DamagedError(Exception):

@@ -78,12 +78,19 @@ class Evaluation(_Facts):
 
 
 class Sample(_Facts):
-    """Greedy text: `distinct` is the share of different 4-grams of tokens among all of them."""
+    """Greedy text after the middle of each held-out file: `prompts` of them, `tokens` tokens each.
 
+    A text loops from the first token of a phrase that repeats to its end, at least three times. `onset` is the median
+    number of tokens before that (`tokens` where it never loops), `never` counts the texts that never loop; `prompt` and
+    `text` are one of median onset.
+    """
+
+    prompts: int
+    tokens: int
+    onset: float
+    never: int
     prompt: str
     text: str
-    tokens: int
-    distinct: float
 
 
 class Card(_Facts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -37,8 +38,9 @@ from llamapatch.process import run as run_process
 
 NAME = "llamapatch reference"
 AGREEMENT = 0.01  # torch against upstream, relative
-_SAMPLE_PROMPT_LINES = 8
-_SAMPLE_TOKENS = 160
+_SAMPLE_PROMPT_LINES = 40
+_SAMPLE_SHOWN_LINES = 6
+_SAMPLE_TOKENS = 100
 
 
 def export_run(run: Path, path: Path) -> LoadedModel:
@@ -110,26 +112,53 @@ def release(
 
 
 def greedy_sample(yardstick: Yardstick, model: Path, loaded: LoadedModel, scratch: Path) -> Sample:
-    """What llama-completion writes at temperature 0 after a held-out file's first lines, and how repetitive it is."""
-    text = next(t for t in yardstick.corpus.evaluation if "#include" in t)
-    prompt = "".join(text.splitlines(keepends=True)[:_SAMPLE_PROMPT_LINES])
+    """What llama-completion writes at temperature 0 after the middle of each held-out file, and when it starts to loop.
+
+    Small models do loop in greedy mode; what must not happen is that they do so at once.
+    """
     file = scratch / "prompt.txt"
-    # Upstream drops one final newline of a prompt file; a second one keeps the prompt as it is.
-    file.write_text(prompt + "\n", encoding="utf-8")
     argv: list[str | Path] = [yardstick.bin_folder / "llama-completion", "-m", model, "-f", file]
-    argv += ["-n", str(_SAMPLE_TOKENS), "-c", "1024", "--temp", "0", "-no-cnv", "--no-display-prompt"]
-    done = run_process([*argv, "--no-escape", "--no-warmup", "--simple-io"])
-    written = done.stdout.removesuffix(" [end of text]").rstrip()
-    ids = loaded.tokenizer.encode(written).ids
-    if len(ids) < 8:
-        raise NotMeasured(f"`{done.command}` wrote {len(ids)} tokens.", "Try another state of the run.")
-    return Sample(prompt=prompt, text=written, tokens=len(ids), distinct=distinct_grams(ids))
+    argv += ["-n", str(_SAMPLE_TOKENS), "-c", "2048", "--temp", "0", "-no-cnv", "--no-display-prompt"]
+    argv += ["--no-escape", "--no-warmup", "--simple-io"]
+    texts: list[tuple[int, str, str]] = []
+    for document in yardstick.corpus.evaluation:
+        lines = document.splitlines(keepends=True)
+        if len(lines) < 2 * _SAMPLE_PROMPT_LINES:
+            continue
+        prompt = "".join(lines[len(lines) // 2 - _SAMPLE_PROMPT_LINES : len(lines) // 2])
+        # Upstream drops one final newline of a prompt file; a second one keeps the prompt as it is.
+        file.write_bytes((prompt + "\n").encode())
+        done = run_process(argv)
+        written = done.stdout.removesuffix(" [end of text]\n").removesuffix("\n")
+        ids = loaded.tokenizer.encode(written).ids[:_SAMPLE_TOKENS]
+        if not ids:
+            raise NotMeasured(f"`{done.command}` wrote nothing.", "Try another state of the run.")
+        onset = loop_onset(ids)
+        texts.append((_SAMPLE_TOKENS if onset is None else onset, prompt, written))
+    if not texts:
+        raise NotMeasured("no held-out file is long enough to be continued.", "Use the pinned upstream tree.")
+    texts.sort()
+    onset, prompt, written = texts[len(texts) // 2]
+    return Sample(
+        prompts=len(texts),
+        tokens=_SAMPLE_TOKENS,
+        onset=statistics.median(t[0] for t in texts),
+        never=sum(t[0] == _SAMPLE_TOKENS for t in texts),
+        prompt="".join(prompt.splitlines(keepends=True)[-_SAMPLE_SHOWN_LINES:]),
+        text=written,
+    )
 
 
-def distinct_grams(ids: list[int], n: int = 4) -> float:
-    """The share of different n-grams among all n-grams of `ids`: near 1 for text, near 0 for a loop."""
-    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
-    return len(set(grams)) / len(grams)
+def loop_onset(ids: list[int], longest: int = 48) -> int | None:
+    """Where a phrase of at most `longest` tokens starts to repeat, three times or more, to the end; None if never."""
+    best: int | None = None
+    for period in range(1, min(longest, len(ids) // 3) + 1):
+        start = len(ids) - period
+        while start > 0 and ids[start - 1] == ids[start - 1 + period]:
+            start -= 1
+        if len(ids) - start >= 3 * period and (best is None or start < best):
+            best = start
+    return best
 
 
 def _evaluate(
