@@ -219,6 +219,9 @@ def headlines(result: Comparison) -> list[str]:
     lines = []
     for found in result.rounds:
         name = f"{found.model.name} {found.model.type}"
+        reached = any(a.handled for a in result.activity if a.where == name)
+        if not reached and any(arm.name == ON for arm in result.arms):
+            lines.append(f"{name}: no patch was reached here, so its switches on and off are the same program.")
         for arm in (ON, OFF):
             speeds = [r for r in found.speed if r.arm == arm]
             if speeds and (arm == ON or not any(r.arm == ON for r in found.speed)):

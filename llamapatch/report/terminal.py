@@ -24,12 +24,12 @@ _STYLES = {
 def print_comparison(result: Comparison, console: Console) -> None:
     """Print headlines, tables, problems, and where the figures come from."""
     # A file or a pipe has no width of its own; 80 columns would fold every interval.
-    width = None if console.is_terminal else WIDTH
+    wide = console if console.is_terminal else Console(file=console.file, width=WIDTH, highlight=False)
     for line in headlines(result):
         console.print(Text(f"* {line}"), soft_wrap=True)
     for table in all_tables(result):
-        console.print()
-        console.print(rich_table(table), width=width)
+        wide.print()
+        wide.print(rich_table(table))
     console.print()
     for line in provenance(result):
         console.print(Text(line, style="dim"), soft_wrap=True)

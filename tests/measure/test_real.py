@@ -16,16 +16,19 @@ from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.session import Job, RoundPlan, Size, collect
 from llamapatch.models.reference import reference_model
 
+# Read at import: each test runs in an environment without LLAMAPATCH_*.
+TOOLS = os.environ.get("LLAMAPATCH_BIN", "")
+
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif("LLAMAPATCH_BIN" not in os.environ, reason="LLAMAPATCH_BIN names no build"),
+    pytest.mark.skipif(not TOOLS, reason="LLAMAPATCH_BIN names no build"),
 ]
 
 
 @pytest.mark.parametrize("type_name", ["F16", "Q2_0"])
 def test_a_build_compared_with_itself_is_identical(tmp_path: Path, type_name: str) -> None:
     """The gate's first self-test: base against base, through the whole path but for the builds."""
-    tools = Path(os.environ["LLAMAPATCH_BIN"])
+    tools = Path(TOOLS)
     folder = RunFolder.create(tmp_path / "runs")
     arms = make_arms(tools, "v0", tools, "v0", {})
     model = quantised_model(folder, arms[0], given_model(reference_model()), type_name, tmp_path / "models")

@@ -74,6 +74,12 @@ def test_one_difference_is_a_difference(result: Comparison) -> None:
     assert any("NOT identical" in line for line in headlines(Comparison.model_validate(data)))
 
 
+def test_a_model_that_reaches_no_patch_is_named(result: Comparison) -> None:
+    data = result.data()
+    data["activity"][0]["where"] = "elsewhere"
+    assert headlines(Comparison.model_validate(data))[0].startswith("toy Q2_0: no patch was reached here")
+
+
 def test_tables_and_terminal(result: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
     titles = [table.title for table in all_tables(result)]
     assert len(titles) == 6 and titles[0] == "Speed (toy, Q2_0)"
@@ -82,6 +88,9 @@ def test_tables_and_terminal(result: Comparison, capsys: pytest.CaptureFixture[s
     for text in ("5.20x [4.99, 5.41], n=7", "not measurable here", "1,234,567", "shape: 2", "raw data: runs/run-1"):
         assert text in shown
     assert "-0.000000" not in shown
+    assert any(
+        "1.000x [0.960, 1.040], n=7" in line and "5.20x [4.99, 5.41], n=7" in line for line in shown.splitlines()
+    )
     assert "contention: 50 %" in shown
 
 
