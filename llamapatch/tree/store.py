@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,8 +124,9 @@ class Store:
         time.sleep(STALE_SECONDS)
         found = [*(self.git.git_dir / "refs").rglob("*.lock"), *self.git.git_dir.glob("*.lock")]
         for path in found:
-            if time.time() - path.stat().st_mtime >= STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its owner may have ended well in the meantime
+                if time.time() - path.stat().st_mtime >= STALE_SECONDS:
+                    path.unlink()
         return True
 
 
