@@ -62,6 +62,7 @@ def gate(settings: Settings, series: Series, patch: Patch, options: argparse.Nam
         command = found.command.split("llamapatch", 1)[-1]
         shown = found.model_copy(update={"raw": Path(found.raw).name, "command": f"llamapatch {command.lstrip()}"})
         text = json.dumps({"content": content, "comparison": shown.data()}, indent=1, sort_keys=True)
+        text = text.replace(f"{settings.root}/", "")
         (RESULTS / f"{patch.id}.json").write_text(text + "\n", encoding="utf-8")
     return broken
 

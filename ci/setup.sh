@@ -25,6 +25,8 @@ need_tools() {
 make_venv() {
     venv=${LLAMAPATCH_VENV:-.venv}
     [ -x "$venv/bin/python" ] || "$PYTHON" -m venv "$venv" || complain "could not make $venv."
+    # Older pips run a source archive's own build backend even to download it.
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --upgrade 'pip>=24' || complain "pip could not renew itself."
     "$venv/bin/pip" install --quiet --disable-pip-version-check --editable ".$1" || complain "pip could not install llamapatch$1."
     PATH="$PWD/$venv/bin:$PATH"
     export PATH

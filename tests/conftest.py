@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.project import Project, make_upstream
+
+# A shell that starts pytest in the background has it ignore SIGINT, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These may point a test that needs the real llama.cpp at a copy that is already there.
 _SHARED = ("LLAMAPATCH_UPSTREAM", "LLAMAPATCH_CACHE")
