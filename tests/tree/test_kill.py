@@ -168,8 +168,8 @@ def kill_loop(project: Project, rounds: int) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        # Between the first git process and the end: wait until the lock is taken, then a random moment longer.
-        pause = rng.uniform(0.3, 1.2)
+        # From before the first git process to past the end of a quick machine's run.
+        pause = rng.uniform(0.02, 0.4)
         try:
             process.wait(timeout=pause)
         except subprocess.TimeoutExpired:
