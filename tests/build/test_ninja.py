@@ -72,6 +72,8 @@ def test_sparse_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert said == [f"base: {n}/100" for n in range(10, 101, 10)]
 
 
-def test_quiet_without_a_reporter() -> None:
+def test_quiet_without_a_reporter(capsys: pytest.CaptureFixture[str]) -> None:
     with BuildProgress("base", None, Console(force_terminal=True, stderr=True)) as progress:
         progress.line("[1/2] Building x")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
