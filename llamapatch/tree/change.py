@@ -12,18 +12,14 @@ from llamapatch.series.load import Series
 from llamapatch.series.select import Selection, expand, in_order, with_dependents
 from llamapatch.tree.plan import How, Plan, make_plan
 from llamapatch.tree.store import (
-    APPLIED_REF,
     AppliedPatch,
-    RefChange,
     Report,
     existing_store,
     open_store,
     reading_git,
     writing,
 )
-from llamapatch.tree.worktree import Worktree, settle_all
-
-PATCHED = "patched"
+from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
 
 
 @dataclass(frozen=True)
@@ -125,10 +121,9 @@ def _change(
         before = store.applied()
         plan = make_plan(store.git, series, ids)
         plan.pool.store(store.git)
-        old = store.git.ref(APPLIED_REF)
         # With nothing applied the ref points to the base: the folder stays, and files that no patch touches keep
         # their times for the next build.
-        files = worktree.move(plan.commit, also=[RefChange(APPLIED_REF, plan.commit, old)], reason=reason)
+        files = worktree.move(plan.commit, reason)
         return _outcome(before, plan, worktree.path, files, dry_run=False)
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from llamapatch.config import Settings
 from llamapatch.series.load import Series
 from llamapatch.series.lock import lock_is_current, series_chain
-from llamapatch.tree.change import PATCHED
 from llamapatch.tree.store import existing_store
-from llamapatch.tree.worktree import Dirt, Worktree
+from llamapatch.tree.worktree import PATCHED, Dirt, Worktree
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@
 * ``refs/llamapatch/trees/<name>``   the commit that the worktree ``<name>`` shows
 * ``refs/llamapatch/moving/<name>``  the commit that it is being moved to; there only during a move
 
-Objects are written first, then refs change in one compare-and-swap transaction, so a process killed at any point
-leaves the old state or the new one. Upstream's objects are copied in (a quarter of a second, 35 MB): the store must
-outlive the per-user cache and the user's own repository.
+Objects are written first, then ONE ref decides, by compare-and-swap, so a process killed at any point leaves the old
+state or the new one (docs/decisions/one-ref-decides.md). Upstream's objects are copied in (a quarter of a second,
+35 MB): the store must outlive the per-user cache and the user's own repository.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ BASE_REF = f"{REF}/base"
 APPLIED_REF = f"{REF}/applied"
 # How long a second process waits for the first before it gives up.
 LOCK_SECONDS = 10.0
-# A ref's lock file this old cannot belong to a living git: its transactions take milliseconds.
+# A ref's lock file this old cannot belong to a living git: it holds one for milliseconds.
 STALE_SECONDS = 3.0
 # No attribute of any tree may change bytes on their way to or from a worktree, or how a diff is made.
 _ATTRIBUTES = "* -text !eol -ident !filter !working-tree-encoding !diff !merge !whitespace\n"
@@ -51,15 +51,6 @@ class AppliedPatch:
     id: str
     commit: str
     tree: str
-
-
-@dataclass(frozen=True)
-class RefChange:
-    """One line of a transaction: `new` None deletes; `old` None demands that the ref does not exist."""
-
-    name: str
-    new: str | None
-    old: str | None
 
 
 @dataclass(frozen=True)
@@ -94,20 +85,18 @@ class Store:
                 found.append(AppliedPatch(ids[-1], commit, tree))
         return tuple(found)
 
-    def update_refs(self, changes: Sequence[RefChange], reason: str) -> None:
-        """Change refs in one transaction; `DirtyError` when one of them is not what it was."""
-        real = [c for c in changes if c.new != c.old]
-        if not real:
+    def update_ref(self, name: str, new: str | None, old: str | None, reason: str) -> None:
+        """Change one ref from `old` (None: it must not exist) to `new` (None: delete it).
+
+        `DirtyError` when it is not what it was. There is no call for several refs on purpose: git takes their locks
+        together but then writes one after the other, and a kill in between leaves some old and some new.
+        """
+        if new == old:
             return
-        lines = ["start"]
-        for c in real:
-            lines.append(
-                f"update {c.name} {c.new} {c.old or ABSENT}" if c.new is not None else f"delete {c.name} {c.old}"
-            )
-        script = "\n".join([*lines, "prepare", "commit", ""]).encode()
+        args = ("-m", reason, name, new, old or ABSENT) if new is not None else ("-d", name, old or ABSENT)
         for _ in range(2):
             try:
-                self.git.run("update-ref", "-m", reason, "--create-reflog", "--stdin", input=script, env=_REFLOG_AUTHOR)
+                self.git.run("update-ref", "--create-reflog", *args, env=_REFLOG_AUTHOR)
                 return
             except GitError as error:
                 failure = error
@@ -187,7 +176,7 @@ def open_store(settings: Settings, series: Series, report: Report | None = None)
             report(f"copying llama.cpp {series.pin.version} into {path}")
         _copy_tree(upstream.git_dir, store.git, series.pin.tree)
         pool.store(store.git)
-        store.update_refs([RefChange(BASE_REF, base, present)], f"base: llama.cpp {series.pin.version}")
+        store.update_ref(BASE_REF, base, present, f"base: llama.cpp {series.pin.version}")
     return store
 
 

@@ -9,10 +9,9 @@ from llamapatch.config import Settings
 from llamapatch.errors import MismatchError, UsageProblem
 from llamapatch.series.load import Series
 from llamapatch.series.select import Selection
-from llamapatch.tree.change import PATCHED
 from llamapatch.tree.plan import make_plan
 from llamapatch.tree.store import APPLIED_REF, BASE_REF, Report, Store, open_store, writing
-from llamapatch.tree.worktree import Worktree, settle_all
+from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
 
 BASE = "base"
 

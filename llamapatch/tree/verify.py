@@ -12,7 +12,7 @@ from llamapatch.series.lock import lock_chain
 from llamapatch.tree.chain import build_chain, check_against_lock, make_lock
 from llamapatch.tree.plan import How, make_plan
 from llamapatch.tree.store import APPLIED_REF, REF, Report, Store, open_store, writing
-from llamapatch.tree.worktree import Worktree, settle_all
+from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,12 @@ def _check_applied(store: Store, series: Series, ids: tuple[str, ...]) -> How:
 def _check_worktree(worktree: Worktree, commit: str) -> tuple[str, str] | None:
     if not worktree.path.is_dir():
         return None  # removed by hand: made anew when it is needed
+    applied = worktree.store.git.ref(APPLIED_REF)
+    if worktree.name == PATCHED and commit != applied:
+        raise MismatchError(
+            f"{worktree.path} shows commit {commit}, applied is {applied}.",
+            "Run `llamapatch apply` with your selection again.",
+        )
     expected = worktree.store.git.tree_of(commit)
     found, wrong = worktree.content_tree(expected)
     if found != expected:

@@ -19,7 +19,10 @@ from llamapatch.errors import DirtyError
 from llamapatch.files import current_umask
 from llamapatch.git import Git, GitError
 from llamapatch.tree.objects import ABSENT, Entry, ObjectPool, TreeState, hash_object
-from llamapatch.tree.store import REF, RefChange, Store
+from llamapatch.tree.store import APPLIED_REF, REF, Store
+
+# The worktree of the applied state.
+PATCHED = "patched"
 
 # Names that git gives executables' and links' modes.
 _EXECUTABLE, _LINK = "100755", "120000"
@@ -50,6 +53,8 @@ class Worktree:
         self.index = store.settings.state / "index" / name
         self.at_ref = f"{REF}/trees/{name}"
         self.moving_ref = f"{REF}/moving/{name}"
+        # The ref whose change decides a move; ``moving`` alone says that one is under way.
+        self.decides = APPLIED_REF if name == PATCHED else self.moving_ref
 
     @property
     def git(self) -> Git:
@@ -91,13 +96,17 @@ class Worktree:
         self._refuse(self.dirt().loses)
 
     def settle(self) -> None:
-        """Finish a move that was interrupted, so that the worktree shows one commit again."""
-        target = self.store.git.ref(self.moving_ref)
-        if target is None:
+        """Finish a move that was interrupted, so that the worktree shows one commit again: the new one when the
+        deciding ref had changed, else the old one."""
+        if not self.is_moving():
             return
+        target = self.store.git.ref(self.decides)
         at = self.store.git.ref(self.at_ref)
+        if target is None:  # the first apply of all, killed before it decided anything
+            self._end_move()
+            return
         if not _exists(self.path):
-            self.store.update_refs([RefChange(self.at_ref, None, at)], f"forget {self.name}")
+            self._forget(at)
             self._check_out(target)
             return
         if at is None:
@@ -108,8 +117,8 @@ class Worktree:
             return
         self._rewrite(at, target)
 
-    def move(self, target: str, also: Iterable[RefChange] = (), reason: str = "") -> int:
-        """Show commit `target`, and make the ref changes `also` in the transaction that starts the move.
+    def move(self, target: str, reason: str = "") -> int:
+        """Show commit `target`; for the worktree of the applied state, make it the applied one.
 
         Returns the number of files written or removed (every file for a first checkout). Raises `DirtyError` before
         anything is changed when an edit would be lost.
@@ -117,16 +126,16 @@ class Worktree:
         self.settle()
         self.check()
         at = self.commit()
-        stale = self.store.git.ref(self.at_ref)
-        reason = reason or f"move {self.name}"
-        if at == target and not self.dirt().deleted:
-            self.store.update_refs(list(also), reason)
+        decided = self.store.git.ref(self.decides)
+        if at == target and not self.dirt().deleted and (decided == target or self.decides == self.moving_ref):
             return 0
-        start = [*also, RefChange(self.moving_ref, target, None)]
-        if at is None and stale is not None:
-            # The user removed the folder: forget it.
-            start.append(RefChange(self.at_ref, None, stale))
-        self.store.update_refs(start, reason)
+        if at is None:
+            self._forget(self.store.git.ref(self.at_ref))  # the user removed the folder
+        reason = reason or f"move {self.name}"
+        # In this order: `moving` without a decision is undone by `settle`, a decision without it would be missed.
+        self.store.update_ref(self.moving_ref, target, None, reason)
+        if self.decides != self.moving_ref:
+            self.store.update_ref(self.decides, target, decided, reason)
         return self._check_out(target) if at is None else self._rewrite(at, target)
 
     def content_tree(self, expected: str) -> tuple[str, list[str]]:
@@ -213,11 +222,15 @@ class Worktree:
         self._finish(at, target)
         return len(todo)
 
-    def _finish(self, at: str | None, target: str | None) -> None:
-        moving = self.store.git.ref(self.moving_ref)
-        self.store.update_refs(
-            [RefChange(self.at_ref, target, at), RefChange(self.moving_ref, None, moving)], f"moved {self.name}"
-        )
+    def _finish(self, at: str | None, target: str) -> None:
+        self.store.update_ref(self.at_ref, target, at, f"moved {self.name}")
+        self._end_move()
+
+    def _end_move(self) -> None:
+        self.store.update_ref(self.moving_ref, None, self.store.git.ref(self.moving_ref), f"moved {self.name}")
+
+    def _forget(self, at: str | None) -> None:
+        self.store.update_ref(self.at_ref, None, at, f"forget {self.name}")
 
     def _spare_index(self) -> Path:
         """A name for a new index beside the real one. git's own index.lock is never used: one left by a killed

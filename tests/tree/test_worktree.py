@@ -239,6 +239,7 @@ def test_an_edit_during_an_interrupted_move_survives(sampler: Project) -> None:
     sampler.run("apply")
     full = git(sampler.store, "rev-parse", "refs/llamapatch/applied")
     git(sampler.store, "update-ref", "refs/llamapatch/moving/patched", target)
+    git(sampler.store, "update-ref", "refs/llamapatch/applied", target)
     (sampler.patched / "src/mmvq.cpp").write_text("precious\n")
     result = sampler.run("apply", "sampler")
     assert result.code == 5
@@ -249,5 +250,39 @@ def test_an_edit_during_an_interrupted_move_survives(sampler: Project) -> None:
         worktree = Worktree(open_store(settings, series), "patched")
         worktree.settle()
         assert worktree.commit() == target != full
+    assert sampler.run("apply").code == 0
+    assert sampler.disk_tree() == sampler.trees["warps-more"]
+
+
+def test_an_intent_that_decided_nothing_is_undone(sampler: Project) -> None:
+    """Killed after `moving` was written and before `applied` was: the old state, whatever `moving` says."""
+    sampler.run("apply", "foundation")
+    old = git(sampler.store, "rev-parse", "refs/llamapatch/applied")
+    sampler.run("apply")
+    full = git(sampler.store, "rev-parse", "refs/llamapatch/applied")
+    git(sampler.store, "update-ref", "refs/llamapatch/moving/patched", old)
+    assert sampler.run("verify").code == 0
+    assert (
+        git(sampler.store, "rev-parse", "refs/llamapatch/applied", "refs/llamapatch/trees/patched").split()
+        == [full] * 2
+    )
+    assert git(sampler.store, "for-each-ref", "refs/llamapatch/moving") == ""
+    assert sampler.disk_tree() == sampler.trees["warps-more"]
+
+
+def test_verify_sees_a_worktree_that_is_not_the_applied_state(sampler: Project) -> None:
+    """What a torn update of two refs would leave."""
+    sampler.run("apply", "foundation")
+    old = git(sampler.store, "rev-parse", "refs/llamapatch/applied")
+    sampler.run("apply")
+    full = git(sampler.store, "rev-parse", "refs/llamapatch/applied")
+    sampler.run("apply", "foundation")
+    git(sampler.store, "update-ref", "refs/llamapatch/applied", full)
+    result = sampler.run("verify")
+    assert (result.code, result.err) == (
+        4,
+        f"error: {sampler.patched} shows commit {old}, applied is {full}. "
+        "Run `llamapatch apply` with your selection again.\n",
+    )
     assert sampler.run("apply").code == 0
     assert sampler.disk_tree() == sampler.trees["warps-more"]
