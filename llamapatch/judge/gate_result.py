@@ -64,7 +64,7 @@ class GatedPatch(Part):
 
 
 class GateResult(Part):
-    """A whole gate. `exit_code` is that of the worst job: 6 (failed) before 8 (not measured) before 7 (inconclusive)."""
+    """A whole gate. `exit_code` is the worst of the jobs: 6 failed, 8 not measured, 7 inconclusive, in this order."""
 
     schema_version: Literal[1] = Field(1, alias="schema")
     tool: str
