@@ -90,8 +90,11 @@ def build_kernels(
     return out / "bin"
 
 
-def test_kernels(settings: Settings, llama: Build | None = None, report: Report | None = None) -> KernelTests:
-    """Build all kernels and run their tests through ctest; raises `ninja.BuildFailed` when one fails or none exists."""
+def test_kernels(
+    settings: Settings, llama: Build | None = None, report: Report | None = None, families: Sequence[str] = ()
+) -> KernelTests:
+    """Build all kernels and run the tests of all `families`, or of some, through ctest; raises `ninja.BuildFailed` when
+    one fails or none exists."""
     build_kernels(settings, llama, (), report)
     folder = kernels_folder(settings, llama)
     env = dict(os.environ)
@@ -103,6 +106,7 @@ def test_kernels(settings: Settings, llama: Build | None = None, report: Report 
         folder / "out",
         "--output-on-failure",
         "--no-tests=error",
+        *(["-R", f"^({'|'.join(families)})-"] if families else []),
     ]
     with ninja.Log(folder / "test.log") as log:
         done = run(argv, env=env, check=False, on_line=log.write)

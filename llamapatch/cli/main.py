@@ -31,6 +31,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Build and measure": {
         "build": "build",
         "compare": "compare",
+        "gate": "gate",
         "model": "model",
         "doctor": "doctor",
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +21,11 @@ from llamapatch.judge.result import (
     Ratio,
     RoundResult,
 )
-from llamapatch.judge.verdict import Verdict, agrees_with_itself, judge
+from llamapatch.judge.verdict import Verdict, agrees_with_itself, judge, level_of
 from llamapatch.judge.windows import Interval, paired_difference
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON
-from llamapatch.measure.bench import Load
 from llamapatch.measure.kernels import KernelSample
+from llamapatch.measure.perplexity import Divergence
 from llamapatch.measure.session import KernelRound, Measurements, Round
 
 MIB = float(1 << 20)
@@ -56,19 +56,25 @@ def paired_log_ratios(samples: Samples, arm: str, *, inverse: bool) -> list[floa
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of every process. `convert` turns a sample into `unit` for display."""
+    """One figure of every process. `convert` turns a sample into `unit` for display; `typical` are the same processes'
+    figures by another estimator, as information; what is not `primary` gets no verdict."""
 
     name: str
     samples: Samples
     unit: str
     convert: Callable[[float], float]
+    typical: Samples = ()
+    primary: bool = True
 
 
-def ratios_of(metrics: Sequence[Metric], arms: Sequence[str], kind: Literal["speed", "amount"]) -> list[Ratio]:
-    """Judge a family of primary metrics, arm by arm (each arm is a family of its own).
+def ratios_of(
+    metrics: Sequence[Metric], arms: Sequence[str], kind: Literal["speed", "amount"], looks: int = 1
+) -> list[Ratio]:
+    """Judge a family of metrics: the primary ones of one arm together (each arm is a family of its own).
 
-    The samples of a speed are durations, whose ratio is inverted: more is better.
+    The samples of a speed are durations, whose ratio is inverted: more is better. `looks` as in `judge`.
     """
+    level = level_of(looks)
     speed = kind == "speed"
     measured = [metric for metric in metrics if metric.samples]
     fits = []
@@ -78,47 +84,106 @@ def ratios_of(metrics: Sequence[Metric], arms: Sequence[str], kind: Literal["spe
     out = []
     for arm in arms:
         logs = [paired_log_ratios(metric.samples, arm, inverse=speed) for metric in measured]
-        kept = [index for index, found in enumerate(logs) if found]
-        estimates = [estimate(logs[index]) for index in kept]
-        verdicts = judge(estimates, faster_is_more=speed, fit=[fits[index] for index in kept])
-        for index, found, verdict in zip(kept, estimates, verdicts, strict=True):
+        estimates = {index: estimate(found, level) for index, found in enumerate(logs) if found}
+        judged = [index for index in estimates if measured[index].primary and arm != AGAIN]
+        words = dict(
+            zip(
+                judged,
+                judge([estimates[i] for i in judged], faster_is_more=speed, fit=[fits[i] for i in judged], looks=looks),
+                strict=True,
+            )
+        )
+        for index, found in estimates.items():
             # The A/A arm is what verdicts rest on; it has none itself.
-            shown = Verdict("info" if fits[index] else "unfit") if arm == AGAIN else verdict
-            out.append(_ratio(measured[index], arm, kind, found=found, verdict=shown))
+            own = Verdict("info" if fits[index] or arm != AGAIN else "unfit")
+            out.append(_ratio(measured[index], arm, kind, found=found, verdict=words.get(index, own)))
     return out
 
 
-def judge_round(found: Round, load: Load, context: int) -> RoundResult:
-    """All figures of one model."""
-    speeds = found.speeds
-    arms = [arm for arm in (AGAIN, OFF, ON) if any(speed.arm == arm for speed in speeds)]
-    tests = [
-        Metric(test, [(s.block, s.arm, s.ns[test]) for s in speeds], "tokens/s", _rate(1e9 * load.tokens(test)))
-        for test in load.tests
-    ]
-    costs = [
-        Metric("CPU time", [(s.block, s.arm, s.cpu_seconds) for s in speeds], "s", float),
-        Metric("peak memory", [(s.block, s.arm, s.peak_rss / MIB) for s in speeds], "MiB", float),
-    ]
-    if speeds and all(s.joules for s in speeds):
-        costs.append(Metric("energy", [(s.block, s.arm, s.joules or 0.0) for s in speeds], "J", float))
-    model = found.plan.model
+def speed_metrics(found: Round) -> list[Metric]:
+    """The tests of every scenario that ran in a round."""
+    metrics = []
+    for name, speeds in found.speeds.items():
+        scenario = found.plan.scenarios[name]
+        for test in scenario.tests:
+            metrics.append(
+                Metric(
+                    test,
+                    [(s.block, s.arm, s.ns[test]) for s in speeds],
+                    "tokens/s",
+                    _rate(1e9 * scenario.tokens(test)),
+                    typical=[(s.block, s.arm, s.typical_ns[test]) for s in speeds],
+                    primary=scenario.primary,
+                )
+            )
+    return metrics
+
+
+def undecided(found: Round, looks: int) -> bool:
+    """Whether a primary speed of the ``on`` or ``off`` arm is still inconclusive."""
+    arms = {speed.arm for speeds in found.speeds.values() for speed in speeds}
+    ratios = ratios_of(speed_metrics(found), [arm for arm in (OFF, ON) if arm in arms], "speed", looks)
+    return any(ratio.word == "inconclusive" for ratio in ratios)
+
+
+def judge_round(found: Round, looks: int = 1) -> RoundResult:
+    """All figures of one model; `looks` as in `judge`."""
+    every = [speed for speeds in found.speeds.values() for speed in speeds]
+    arms = [arm for arm in dict.fromkeys(speed.arm for speed in every) if arm != BASE]
+    arms.sort(key=lambda arm: ([AGAIN, OFF, ON].index(arm) if arm in (AGAIN, OFF, ON) else 3, arm))
     return RoundResult(
-        model=ModelInfo(
-            name=model.name, type=model.type, sha256=model.sha256, bytes=model.bytes, source_sha256=model.source_sha256
-        ),
+        model=_model(found),
         patches=list(found.plan.patches),
-        quality=_quality(found, context),
+        scenarios={name: scenario.title for name, scenario in found.plan.scenarios.items()},
+        quality=[q for context, told in found.divergences.items() for q in _quality(told, context)],
         logits=_logits(found),
-        speed=ratios_of(tests, arms, "speed"),
-        cost=ratios_of(costs, arms, "amount"),
+        speed=ratios_of(speed_metrics(found), arms, "speed", looks),
+        cost=ratios_of(_costs(found), arms, "amount", looks),
         memory=_memory(found),
-        cpu_seconds_per_token={
-            arm: statistics.median(s.cpu_seconds for s in found.speeds if s.arm == arm) / load.tokens_per_process
-            for arm in (BASE, *arms)
-            if any(s.arm == arm for s in found.speeds)
-        },
+        cpu_seconds_per_token=_cpu_per_token(found, [BASE, *arms]),
     )
+
+
+def _model(found: Round) -> ModelInfo:
+    model = found.plan.model
+    return ModelInfo(
+        name=model.name, type=model.type, sha256=model.sha256, bytes=model.bytes, source_sha256=model.source_sha256
+    )
+
+
+def _costs(found: Round) -> list[Metric]:
+    """What each process of a scenario costs besides its time."""
+    metrics = []
+    several = len(found.speeds) > 1
+    for name, speeds in found.speeds.items():
+        primary = found.plan.scenarios[name].primary
+        tail = f" ({name})" if several else ""
+        metrics += [
+            Metric(f"CPU time{tail}", [(s.block, s.arm, s.cpu_seconds) for s in speeds], "s", float, primary=primary),
+            Metric(
+                f"peak memory{tail}",
+                [(s.block, s.arm, s.peak_rss / MIB) for s in speeds],
+                "MiB",
+                float,
+                primary=primary,
+            ),
+        ]
+        if speeds and all(s.joules for s in speeds):
+            energy = [(s.block, s.arm, s.joules or 0.0) for s in speeds]
+            metrics.append(Metric(f"energy{tail}", energy, "J", float, primary=primary))
+    return metrics
+
+
+def _cpu_per_token(found: Round, arms: Sequence[str]) -> dict[str, float]:
+    """Median CPU seconds per token of the first scenario."""
+    for name, speeds in found.speeds.items():
+        tokens = found.plan.scenarios[name].tokens_per_process
+        return {
+            arm: statistics.median(s.cpu_seconds for s in speeds if s.arm == arm) / tokens
+            for arm in arms
+            if any(s.arm == arm for s in speeds)
+        }
+    return {}
 
 
 def judge_kernels(found: KernelRound) -> KernelResult | None:
@@ -175,7 +240,9 @@ def _ratio(metric: Metric, arm: str, kind: Literal["speed", "amount"], *, found:
         high=found.high,
         blocks=found.n,
         p=verdict.p,
+        flip_p=found.flip_p,
         robust=found.robust,
+        typical=_typical(metric, arm, kind),
         word=verdict.word,
         blocks_needed=verdict.blocks_needed,
         base=metric.convert(middle[BASE]),
@@ -184,12 +251,18 @@ def _ratio(metric: Metric, arm: str, kind: Literal["speed", "amount"], *, found:
     )
 
 
-def _quality(found: Round, context: int) -> list[Quality]:
-    floor = found.divergences.get(AGAIN)
+def _typical(metric: Metric, arm: str, kind: Literal["speed", "amount"]) -> float | None:
+    """The same ratio from the median repetitions, or None where there is only one estimator."""
+    logs = paired_log_ratios(metric.typical, arm, inverse=kind == "speed")
+    return math.exp(statistics.fmean(logs)) if logs else None
+
+
+def _quality(divergences: Mapping[str, Divergence], context: int) -> list[Quality]:
+    floor = divergences.get(AGAIN)
     if floor is None:
         return []
     out = []
-    for arm, result in found.divergences.items():
+    for arm, result in divergences.items():
         own = arm == AGAIN
         nothing = Interval(0.0, None, None, 0)
         ln_ratio = nothing if own else paired_difference([r[1] for r in result.rows], [r[1] for r in floor.rows])
@@ -238,10 +311,11 @@ def _logits(found: Round) -> list[LogitsResult]:
 
 def _memory(found: Round) -> list[Memory]:
     out = []
+    first = next(iter(found.divergences.values()), {})
     for arm in (BASE, OFF, ON):
-        peaks = [speed.peak_rss for speed in found.speeds if speed.arm == arm]
+        peaks = [speed.peak_rss for speeds in found.speeds.values() for speed in speeds if speed.arm == arm]
         # The unpatched build's own quality run is the A/A one.
-        told = found.divergences.get(AGAIN if arm == BASE else arm)
+        told = first.get(AGAIN if arm == BASE else arm)
         if not peaks and told is None:
             continue
         out.append(

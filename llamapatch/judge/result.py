@@ -47,8 +47,10 @@ class TextInfo(Part):
 class Ratio(Part):
     """An arm against the unpatched build. For speeds more is better, for amounts (CPU time, memory, energy) less.
 
-    `low` and `high` bound the 95 % interval over `blocks` paired blocks; `p` is Holm-adjusted over the metrics judged
-    together; `base` and `value` are the medians behind the ratio in `unit`, as information.
+    `low` and `high` bound the interval over `blocks` paired blocks; `p` is Student's, Holm-adjusted over the metrics
+    judged together, `flip_p` the sign-flip p of this one alone; `robust` is the Hodges-Lehmann ratio. `base` and
+    `value` are the medians behind the ratio in `unit`, and `typical` is the ratio of the processes' median instead of
+    fastest repetitions: information.
     """
 
     metric: str
@@ -59,7 +61,9 @@ class Ratio(Part):
     high: Finite | None
     blocks: int
     p: Finite | None
+    flip_p: Finite | None = None
     robust: Finite
+    typical: Finite | None = None
     word: Word
     blocks_needed: int | None
     base: Finite
@@ -128,6 +132,7 @@ class RoundResult(Part):
 
     model: ModelInfo
     patches: list[str]
+    scenarios: dict[str, str]
     quality: list[Quality]
     logits: list[LogitsResult]
     speed: list[Ratio]
@@ -154,7 +159,8 @@ class ProblemInfo(Part):
 
 
 class Comparison(Part):
-    """The whole result. `exit_code` is 0, or 8 when `problems` is not empty."""
+    """The whole result. `level` is that of all intervals of ratios (0.975 when the blocks could be extended once: each
+    look at the data has its share of the 5 %). `exit_code` is 0, or 8 when `problems` is not empty."""
 
     schema_version: Literal[1] = Field(1, alias="schema")
     tool: str
@@ -162,8 +168,9 @@ class Comparison(Part):
     started: str
     seconds: Finite
     command: str
-    quick: bool
+    profile: str
     blocks: int
+    level: Finite
     seed: int
     threads: int
     upstream_version: str

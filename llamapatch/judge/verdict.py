@@ -22,22 +22,32 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word, the Holm-adjusted p it rests on, and how many blocks an inconclusive result would have needed."""
+    """A word, the Holm-adjusted p of Student's test, and how many blocks an inconclusive result would have needed."""
 
     word: Word
     p: float | None = None
     blocks_needed: int | None = None
 
 
-def judge(estimates: Sequence[Estimate], *, faster_is_more: bool, fit: Sequence[bool] | None = None) -> list[Verdict]:
+def judge(
+    estimates: Sequence[Estimate], *, faster_is_more: bool, fit: Sequence[bool] | None = None, looks: int = 1
+) -> list[Verdict]:
     """Verdicts for a family of primary metrics, judged together (Holm).
 
     `faster_is_more`: the ratio is one of speeds (more is better); otherwise of amounts (less is better). `fit` says for
-    each whether the unpatched build agreed with itself on that metric.
+    each whether the unpatched build agreed with itself on that metric. `looks` is how often the data may be judged at
+    most (once, and once after each extension): each look gets its share of the 5 %, so that looking again costs no
+    false verdicts; the estimates' intervals must be of level `level_of` the same number.
     """
     fits = list(fit) if fit is not None else [True] * len(estimates)
     adjusted = holm([e.p for e in estimates])
-    return [_one(e, p, ok, faster_is_more) for e, p, ok in zip(estimates, adjusted, fits, strict=True)]
+    bar = SIGNIFICANT / looks
+    return [_one(e, p, ok, faster_is_more, bar) for e, p, ok in zip(estimates, adjusted, fits, strict=True)]
+
+
+def level_of(looks: int) -> float:
+    """The level of intervals that are looked at up to `looks` times."""
+    return 1 - SIGNIFICANT / looks
 
 
 def agrees_with_itself(again: Estimate) -> bool:
@@ -46,15 +56,16 @@ def agrees_with_itself(again: Estimate) -> bool:
     if again.low is None or again.high is None or again.n < MIN_PAIRS:
         return True
     outside = again.low > 1 or again.high < 1
-    return not (outside and again.p <= SIGNIFICANT and abs(again.ratio - 1) > MARGIN / 2)
+    return not (outside and again.flip_p <= SIGNIFICANT and abs(again.ratio - 1) > MARGIN / 2)
 
 
-def _one(e: Estimate, p: float, fit: bool, faster_is_more: bool) -> Verdict:
+def _one(e: Estimate, p: float, fit: bool, faster_is_more: bool, bar: float) -> Verdict:
     if e.n < MIN_PAIRS or e.low is None or e.high is None or e.sd is None or not fit:
         return Verdict("no verdict") if fit else Verdict("unfit", p)
-    if e.low > 1 and p <= SIGNIFICANT:
+    significant = max(p, e.flip_p) <= bar
+    if e.low > 1 and significant:
         return Verdict("faster" if faster_is_more else "more", p)
-    if e.high < 1 and p <= SIGNIFICANT:
+    if e.high < 1 and significant:
         return Verdict("slower" if faster_is_more else "less", p)
     not_below, not_above = e.low >= 1 - MARGIN, e.high <= 1 + MARGIN
     if not_below and not_above:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
-from llamapatch.judge.paired import LEVEL, t_quantile
+from llamapatch.judge.paired import LEVEL
 
 MAX_BATCHES = 32
 
@@ -52,7 +53,7 @@ def interval(values: npt.NDArray[np.float64], level: float = LEVEL) -> Interval:
     mean = float(values.mean())
     if values.size < 4:
         return Interval(mean, None, None, int(values.size))
-    half = t_quantile(0.5 + level / 2, values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size)
+    half = float(stats.t.ppf(0.5 + level / 2, values.size - 1)) * float(values.std(ddof=1)) / math.sqrt(values.size)
     return Interval(mean, mean - half, mean + half, int(values.size))
 
 

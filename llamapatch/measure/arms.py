@@ -21,6 +21,7 @@ BASE = "base"
 AGAIN = "base-again"
 OFF = "off"
 ON = "on"
+PEER = "peer-"
 LIBRARY_PATH = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
 
 
@@ -67,8 +68,10 @@ def make_arms(
     *,
     base_commit: str = "",
     patched_commit: str = "",
+    peers: Mapping[str, Path] | None = None,
 ) -> tuple[Arm, ...]:
-    """The arms of a comparison in the order they are shown: base, base again, off and, when there is a switch, on."""
+    """The arms of a comparison in the order they are shown: base, base again, off, on when there is a switch, and the
+    `peers` (other builds with llama.cpp's tools, such as another fork; only their speed and text quality count)."""
     arms = [
         Arm(BASE, base_bin, base_label, base_commit),
         Arm(AGAIN, base_bin, base_label, base_commit),
@@ -76,4 +79,7 @@ def make_arms(
     ]
     if switches:
         arms.append(Arm(ON, patched_bin, patched_label, patched_commit, True, dict(switches)))
+    for name, folder in (peers or {}).items():
+        # It may be a patched build of somebody else's, which writes counters too.
+        arms.append(Arm(f"{PEER}{name}", folder, f"given build {folder}", patched=True))
     return tuple(arms)

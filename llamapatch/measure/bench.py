@@ -1,7 +1,10 @@
-"""Speed through llama-bench: one process is one sample.
+"""Speed through llama-bench and llama-batched-bench: one process is one sample.
 
-Everything comes from ``samples_ns``: the printed averages include the cold first repetition, and upstream computes its
-standard deviation in 64-bit integers. The first repetition is dropped, the median of the rest is the sample.
+Everything comes from llama-bench's ``samples_ns``: the printed averages include the cold first repetition, and upstream
+computes its standard deviation in 64-bit integers. The first repetition is dropped and the FASTEST of the others is the
+process's figure: what else runs on a machine can only add time, and it adds it in bursts
+(docs/decisions/fastest-repetition.md has the measurements). The median goes along as information.
+llama-batched-bench repeats nothing, so its one figure is all there is.
 """
 
 from __future__ import annotations
@@ -16,43 +19,22 @@ from typing import Any
 
 from llamapatch.measure.arms import Arm
 from llamapatch.measure.runs import Run, RunFolder, failed
+from llamapatch.measure.scenario import Scenario
 
 TOOL = "llama-bench"
-# Four repetitions: one to drop and three for a median.
-REPETITIONS = 4
-
-
-@dataclass(frozen=True)
-class Load:
-    """What each process does: `prompt` tokens read at once, `generate` tokens one by one, on `threads` threads."""
-
-    prompt: int
-    generate: int
-    threads: int
-    repetitions: int = REPETITIONS
-
-    @property
-    def tests(self) -> tuple[str, ...]:
-        return (f"pp{self.prompt}", f"tg{self.generate}")
-
-    def tokens(self, test: str) -> int:
-        """Tokens per repetition of a test."""
-        return self.prompt if test.startswith("pp") else self.generate
-
-    @property
-    def tokens_per_process(self) -> int:
-        """Tokens a process evaluates in all: the repetitions, and the warm-up of a prompt and one token."""
-        return (self.repetitions + 1) * self.prompt + self.repetitions * self.generate + 1
+BATCHED_TOOL = "llama-batched-bench"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The figures of one process: median nanoseconds per repetition by test, CPU seconds and peak memory in bytes of
-    the whole process, energy in joules where counted, and whether others kept the machine busy meanwhile."""
+    """The figures of one process: nanoseconds by test, of the fastest repetition (`ns`) and of the median one
+    (`typical_ns`); CPU seconds and peak memory in bytes of the whole process, energy in joules where counted, and
+    whether others kept the machine busy meanwhile."""
 
     block: int
     arm: str
     ns: dict[str, float]
+    typical_ns: dict[str, float]
     cpu_seconds: float
     peak_rss: int
     joules: float | None
@@ -60,39 +42,91 @@ class Speed:
     build_commit: str
 
 
-def arguments(model: Path, load: Load) -> list[str]:
-    """llama-bench's command line; ``-o jsonl`` is the only form that keeps the samples."""
+def tool_of(scenario: Scenario) -> str:
+    """Which of upstream's programs measures it."""
+    return BATCHED_TOOL if scenario.sequences else TOOL
+
+
+def arguments(model: Path, scenario: Scenario, threads: int) -> list[str]:
+    """The command line; jsonl is the only form that keeps the samples."""
+    cache = ["-ctk", scenario.cache, "-ctv", scenario.cache]
+    if scenario.cache != "f16":
+        cache += ["-fa", "on"]  # a quantised V cache exists with flash attention only
+    if scenario.sequences:
+        most = max(scenario.sequences)
+        return [
+            "-m", str(model), "-c", str(most * (scenario.prompt + scenario.generate)), "-b", "2048", "-ub", "512",
+            "-npp", str(scenario.prompt), "-ntg", str(scenario.generate),
+            "-npl", ",".join(map(str, scenario.sequences)), "-t", str(threads), "--output-format", "jsonl",
+            *(cache if scenario.cache != "f16" else []),
+        ]  # fmt: skip
     return [
-        "-m", str(model), "-p", str(load.prompt), "-n", str(load.generate), "-r", str(load.repetitions),
-        "-t", str(load.threads), "-o", "jsonl",
+        "-m", str(model), "-p", str(scenario.prompt), "-n", str(scenario.generate),
+        "-r", str(scenario.repetitions), "-t", str(threads), "-o", "jsonl",
+        *(["-d", str(scenario.depth)] if scenario.depth else []), *(cache if scenario.cache != "f16" else []),
     ]  # fmt: skip
 
 
-def measure_speed(folder: RunFolder, arm: Arm, block: int, model: Path, load: Load) -> Speed:
-    """Run llama-bench once as `arm`. Raises `NotMeasured` unless every test has all its finite, positive samples."""
-    run = folder.launch(arm, arm.tool(TOOL), arguments(model, load))
-    rows = parse_rows(run)
-    ns: dict[str, float] = {}
-    commits = {str(row.get("build_commit", "")) for row in rows}
-    for test in load.tests:
-        matching = [row for row in rows if _name(row) == test]
-        if len(matching) != 1:
-            raise failed(run, f"{len(matching)} rows for {test}, expected one")
-        samples = checked_samples(run, test, matching[0].get("samples_ns"), load.repetitions)
-        ns[test] = steady(samples)
+def measure_speed(
+    folder: RunFolder, arm: Arm, block: int, model: Path, scenario: Scenario, *, name: str, threads: int, key: str = ""
+) -> Speed:
+    """Run one process of `arm`. Raises `NotMeasured` unless every test has all its finite, positive samples.
+
+    `key` names this step of the run: a run that is resumed finds the process by it and does not repeat it.
+    """
+    run = folder.launch(arm, arm.tool(tool_of(scenario)), arguments(model, scenario, threads), what=name, key=key)
+    read = _batched_samples if scenario.sequences else _bench_samples
+    samples, commits = read(run, scenario)
+    for test, values in samples.items():
         folder.record(
-            "speed", block=block, arm=arm.name, test=test, samples_ns=samples, process=run.number, row=matching[0]
+            "speed", block=block, arm=arm.name, scenario=name, test=test, samples_ns=values, process=run.number
         )
     return Speed(
         block=block,
         arm=arm.name,
-        ns=ns,
+        ns={test: fastest(values) for test, values in samples.items()},
+        typical_ns={test: typical(values) for test, values in samples.items()},
         cpu_seconds=run.done.cpu_seconds,
         peak_rss=run.done.peak_rss,
         joules=run.window.joules,
         contended=run.window.contended,
         build_commit=", ".join(sorted(commits)),
     )
+
+
+def _bench_samples(run: Run, scenario: Scenario) -> tuple[dict[str, list[float]], set[str]]:
+    rows = parse_rows(run)
+    samples: dict[str, list[float]] = {}
+    kinds = [(scenario.prompt, 0)] * bool(scenario.prompt) + [(0, scenario.generate)] * bool(scenario.generate)
+    for test, (prompt, generate) in zip(scenario.tests, kinds, strict=True):
+        wanted = (prompt, generate, scenario.depth)
+        matching = [
+            row for row in rows if (row.get("n_prompt", 0), row.get("n_gen", 0), row.get("n_depth", 0)) == wanted
+        ]
+        if len(matching) != 1:
+            raise failed(run, f"{len(matching)} rows for {test}, expected one")
+        samples[test] = checked_samples(run, test, matching[0].get("samples_ns"), scenario.repetitions)
+    return samples, {str(row.get("build_commit", "")) for row in rows}
+
+
+def _batched_samples(run: Run, scenario: Scenario) -> tuple[dict[str, list[float]], set[str]]:
+    """Seconds for a prompt (``t_pp``) and for generation (``t_tg``) of all sequences together."""
+    if run.done.code != 0:
+        raise failed(run, f"ended with status {run.done.code}")
+    # Its rows come through the logger, among other lines.
+    rows = [json.loads(line) for line in run.done.stdout.splitlines() if line.startswith('{"n_kv_max"')]
+    samples: dict[str, list[float]] = {}
+    tests = iter(scenario.tests)
+    for count in scenario.sequences:
+        matching = [
+            row for row in rows if (row["pl"], row["pp"], row["tg"]) == (count, scenario.prompt, scenario.generate)
+        ]
+        if len(matching) != 1:
+            raise failed(run, f"{len(matching)} rows for {count} sequences, expected one")
+        for part in ("t_pp", "t_tg"):
+            test = next(tests)
+            samples[test] = checked_samples(run, test, [1e9 * matching[0][part]], 1)
+    return samples, set()
 
 
 def parse_rows(run: Run) -> list[dict[str, Any]]:
@@ -128,13 +162,11 @@ def checked_samples(run: Run, test: str, raw: object, expected: int | None = Non
     return [float(value) for value in raw]
 
 
-def steady(samples: Sequence[float]) -> float:
-    """The median without the first repetition, which may be cold (all of them when there is only one)."""
-    return float(statistics.median(samples[1:] if len(samples) > 1 else samples))
+def fastest(samples: Sequence[float]) -> float:
+    """The shortest repetition but the first, which may be cold (the only one when there is no other)."""
+    return min(samples[1:] or samples)
 
 
-def _name(row: dict[str, Any]) -> str:
-    prompt, generate = row.get("n_prompt", 0), row.get("n_gen", 0)
-    if prompt and not generate:
-        return f"pp{prompt}"
-    return f"tg{generate}" if generate and not prompt else f"pp{prompt}+tg{generate}"
+def typical(samples: Sequence[float]) -> float:
+    """The median without the first repetition."""
+    return float(statistics.median(samples[1:] or samples))

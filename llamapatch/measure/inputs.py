@@ -121,15 +121,23 @@ def cut_prompt(text: TextFile, size: int, folder: RunFolder) -> Path:
 
 
 def vocabulary_model(cache: Path, git: BlobReader, tree: str, report: Callable[[str], None] | None = None) -> Path:
-    """A nearly empty model with a real vocabulary of 128,256 tokens, for benchmarks of sampling; made once in `cache`
-    from upstream's own vocabulary-only GGUF in `tree`."""
+    """A nearly empty model with a real vocabulary of 128,256 tokens, for benchmarks of sampling."""
+    return synthetic_model(cache, "vocab-128k", "f16", git, tree, report).path
+
+
+def synthetic_model(
+    cache: Path, shape: str, type_name: str, git: BlobReader, tree: str, report: Callable[[str], None] | None = None
+) -> ModelFile:
+    """Random weights in a real architecture's shape; made once in `cache`, with the vocabulary of upstream's own
+    vocabulary-only GGUF in `tree`."""
     cache.mkdir(parents=True, exist_ok=True)
-    path = cache / "synthetic-vocab-128k-f16.gguf"
+    path = cache / f"synthetic-{shape}-{type_name}.gguf"
     if not path.is_file():
         vocabulary = cache / f"vocabulary-{path.stem}.gguf"
         try:
             read_vocabulary(git, tree, vocabulary)
-            write_synthetic(path, "vocab-128k", "f16", vocab_gguf=vocabulary, seed=0, report=report)
+            write_synthetic(path, shape, type_name, vocab_gguf=vocabulary, seed=0, report=report)
         finally:
             vocabulary.unlink(missing_ok=True)
-    return path
+    digest = sha256_of(path)
+    return ModelFile(path, f"synthetic {shape}", type_name, digest, path.stat().st_size, digest)

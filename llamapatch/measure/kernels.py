@@ -3,6 +3,8 @@
 Protocol: the program prints JSON lines ``{"case": str, "ns": [per-call nanoseconds], "work": number, "unit": str}`` and
 nothing else on standard output. It is built once, against the unpatched headers, and run once per arm with the arm's
 libraries on the loader's path and the arm's switches.
+
+A case's figure is the median call: unlike repetitions of llama-bench, the calls of a case may do different work.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.measure.arms import Arm
-from llamapatch.measure.bench import checked_samples, parse_rows, steady
+from llamapatch.measure.bench import checked_samples, parse_rows, typical
 from llamapatch.measure.runs import RunFolder, failed
 
 # A benchmark that needs longer than this for one arm is stuck.
@@ -31,9 +33,12 @@ class KernelSample:
     unit: dict[str, str]
 
 
-def measure_kernels(folder: RunFolder, arm: Arm, block: int, program: Path, args: Sequence[str]) -> KernelSample:
-    """Run a kernel benchmark once as `arm`; raises `NotMeasured` unless it printed at least one sound case."""
-    run = folder.launch(arm, program, args, timeout=TIMEOUT)
+def measure_kernels(
+    folder: RunFolder, arm: Arm, block: int, program: Path, args: Sequence[str], *, key: str = ""
+) -> KernelSample:
+    """Run a kernel benchmark once as `arm`; raises `NotMeasured` unless it printed at least one sound case. `key` as
+    in `measure_speed`."""
+    run = folder.launch(arm, program, args, timeout=TIMEOUT, key=key)
     ns: dict[str, float] = {}
     work: dict[str, float] = {}
     unit: dict[str, str] = {}
@@ -47,7 +52,7 @@ def measure_kernels(folder: RunFolder, arm: Arm, block: int, program: Path, args
         amount = row.get("work")
         if not isinstance(amount, int | float) or not math.isfinite(amount) or amount <= 0:
             raise failed(run, f"the case {case} does {amount!r} work")
-        ns[case] = steady(samples)
+        ns[case] = typical(samples)
         work[case] = float(amount)
         unit[case] = str(row.get("unit", "call"))
         folder.record("kernel", block=block, arm=arm.name, process=run.number, target=program.name, row=row)

@@ -6,7 +6,7 @@ that 16-bit storage of the log-probabilities leaves.
 
 Upstream's tool ends with status 0 whatever happened, and its logger is never joined, so that on a busy machine the last
 lines it printed are lost. What counts is therefore the file's size and header, the number of rows of the table, and the
-last line of the statistics; a run that lacks them without naming an error is repeated twice, then not believed.
+last line of the statistics; a run that lacks them without naming an error is repeated, at last not believed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from llamapatch.measure.runs import Run, RunFolder, failed
 from llamapatch.models.gguf_file import read_gguf
 
 TOOL = "llama-perplexity"
-ATTEMPTS = 3
+# On a busy machine one in four runs loses its last words; eight in a row is one in 60,000.
+ATTEMPTS = 8
 # The file of log-probabilities may be this large (a 128k vocabulary takes 65 MB for each window of 512 tokens), and
 # the cache of such files this much in all.
 MAX_LOGITS_BYTES = 1 << 30

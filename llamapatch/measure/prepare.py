@@ -6,10 +6,9 @@ the user's own upstream is not even fetched.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,15 @@ from llamapatch.config import Settings
 from llamapatch.errors import UsageProblem
 from llamapatch.git import Git
 from llamapatch.measure import inputs
-from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm, make_arms
+from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, PEER, Arm, make_arms
+from llamapatch.measure.bench import BATCHED_TOOL
 from llamapatch.measure.bench import TOOL as BENCH
 from llamapatch.measure.identity import TOOL as RESULTS
 from llamapatch.measure.machine import free_cores
 from llamapatch.measure.perplexity import TOOL as PERPLEXITY
 from llamapatch.measure.runs import RunFolder
-from llamapatch.measure.session import Job, KernelPlan, RoundPlan, full_size, quick_size
+from llamapatch.measure.scenario import REFERENCE, Profile, Scenario, cores, load_scenarios
+from llamapatch.measure.session import Job, KernelPlan, RoundPlan
 from llamapatch.models.reference import reference_model
 from llamapatch.series.load import Series, load_series
 from llamapatch.series.select import Selection, select
@@ -34,19 +35,22 @@ from llamapatch.tree.variants import base_variant, selected_variant
 from llamapatch.upstream.fetch import Upstream, ensure_upstream
 
 Report = Callable[[str], None]
-TARGETS = (PERPLEXITY, BENCH, RESULTS, inputs.QUANTIZE)
+TARGETS = (PERPLEXITY, BENCH, BATCHED_TOOL, RESULTS, inputs.QUANTIZE)
 VOCABULARY_MODEL = "{vocab_model}"
+# Models whose text quality means something.
+TRAINED = (REFERENCE,)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; None and empty mean "as the tool sees fit"."""
+    """What the user asked for; None and empty mean "as the tool sees fit". `profile` names what is measured
+    (``ci/scenarios.toml``), `peers` are other builds by name, `only` the patches whose switches are on (none: all)."""
 
     selectors: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    profile: str = "standard"
     model: Path | None = None
     text: Path | None = None
-    quick: bool = False
     blocks: int | None = None
     chunks: int | None = None
     threads: int | None = None
@@ -54,6 +58,8 @@ class Request:
     keep: Path | None = None
     bin_base: Path | None = None
     bin_patched: Path | None = None
+    peers: dict[str, Path] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise `UsageProblem` for what can be refused before anything is fetched or built."""
@@ -64,7 +70,9 @@ class Request:
         ):
             if value is not None and value < least:
                 raise UsageProblem(f"{name} is {value}; it must be at least {least}.")
-        for name, folder in (("--bin-base", self.bin_base), ("--bin-patched", self.bin_patched)):
+        folders = {"--bin-base": self.bin_base, "--bin-patched": self.bin_patched}
+        folders |= {f"--peer {name}": folder for name, folder in self.peers.items()}
+        for name, folder in folders.items():
             if folder is not None and not folder.is_dir():
                 raise UsageProblem(f"{name} {folder} is no folder.", "Give the bin folder of a llama.cpp build.")
         if self.model is not None:
@@ -72,35 +80,65 @@ class Request:
         if self.text is not None:
             inputs.given_text(self.text)
 
+    def data(self) -> dict[str, Any]:
+        """As JSON data, for `from_data`."""
+        paths = {k: None if v is None else str(v) for k, v in vars(self).items() if isinstance(v, Path)}
+        return asdict(self) | paths | {"peers": {name: str(path) for name, path in self.peers.items()}}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Request:
+        """The inverse of `data`."""
+        paths = {k: Path(data[k]) for k in ("model", "text", "keep", "bin_base", "bin_patched") if data[k] is not None}
+        words = {k: tuple(data[k]) for k in ("selectors", "without", "only")}
+        return cls(**(data | paths | words | {"peers": {name: Path(p) for name, p in data["peers"].items()}}))
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What a comparison will do, known before anything is built."""
+    """What a comparison will do, known before anything is built. `models` are (name, type) with the scenarios that run
+    on them."""
 
     series: Series
     selection: Selection
-    model_types: tuple[str, ...]
+    profile_name: str
+    profile: Profile
+    models: dict[tuple[str, str], dict[str, Scenario]]
     switches: dict[str, str]
+    switched: tuple[str, ...]
     kernel_patches: tuple[str, ...]
     threads: int
     seed: int
 
     def data(self, request: Request) -> dict[str, Any]:
         """The plan for ``--dry-run --json``."""
-        size = (quick_size if request.quick else full_size)(self.threads, request.blocks, request.chunks)
         return {
             "selected": list(self.selection.ids),
             "asked": list(self.selection.asked),
             "pulled_in": list(self.selection.pulled_in),
-            "arms": [BASE, AGAIN, OFF, *([ON] if self.switches else [])],
+            "profile": self.profile_name,
+            "arms": [BASE, AGAIN, OFF, *([ON] if self.switches else []), *(PEER + name for name in request.peers)],
             "switches": dict(self.switches),
-            "models": [f"{request.model}" if request.model else f"reference model, {t}" for t in self.model_types],
+            "models": [
+                f"{request.model}" if request.model and name == REFERENCE else f"{name} model, {type_name}"
+                for name, type_name in self.models
+            ],
+            "scenarios": list(dict.fromkeys(name for found in self.models.values() for name in found)),
             "kernel_benchmarks": list(self.kernel_patches),
-            "blocks": size.blocks,
-            "windows": size.windows,
+            "blocks": self.profile.blocks,
+            "windows": self.profile.windows or None,
             "threads": self.threads,
             "seed": self.seed,
+            "speed_seconds": round(self.speed_seconds(len(request.peers))),
         }
+
+    def speed_seconds(self, peers: int) -> float:
+        """The scenarios' own estimate of the time for speed, on two idle cores and without extensions."""
+        arms = 3 + bool(self.switches) + peers
+        return sum(
+            scenario.seconds * 2 * arms * (scenario.blocks or self.profile.blocks)
+            for found in self.models.values()
+            for scenario in found.values()
+        )
 
 
 def make_plan(settings: Settings, request: Request) -> Plan:
@@ -108,16 +146,36 @@ def make_plan(settings: Settings, request: Request) -> Plan:
     request.check()
     series = load_series(settings)
     selection = _selection(settings, series, request)
-    patches = [series.get(patch_id) for patch_id in selection.ids]
+    profile, scenarios = load_scenarios(settings).pick(request.profile)
+    if request.blocks is not None:
+        profile = profile.model_copy(update={"blocks": request.blocks})
+    if request.chunks is not None:
+        profile = profile.model_copy(update={"windows": request.chunks})
+    only = set(request.only) or set(selection.ids)
+    if unknown := only - set(selection.ids):
+        raise UsageProblem(f"--only {min(unknown)} is not among the selected patches.", "Select it as well.")
+    patches = [series.get(patch_id) for patch_id in selection.ids if patch_id in only]
     switched = [patch for patch in patches if patch.meta.switch is not None]
     types = dict.fromkeys(patch.meta.gate.model_type for patch in (switched or patches))
+    models: dict[tuple[str, str], dict[str, Scenario]] = {}
+    for name, scenario in scenarios.items():
+        if scenario.type:
+            wanted: tuple[str, ...] = (scenario.type,)
+        else:
+            wanted = ("as given",) if request.model and scenario.model == REFERENCE else tuple(types)
+        for type_name in wanted:
+            models.setdefault((scenario.model, type_name), {})[name] = scenario
+    threads = request.threads or (free_cores() if profile.threads == "free" else cores())
     return Plan(
         series=series,
         selection=selection,
-        model_types=("as given",) if request.model else tuple(types),
+        profile_name=request.profile,
+        profile=profile,
+        models=models,
         switches={patch.meta.switch.env: "on" for patch in switched if patch.meta.switch is not None},
+        switched=tuple(patch.id for patch in switched),
         kernel_patches=tuple(patch.id for patch in patches if patch.meta.gate.kernel_bench is not None),
-        threads=request.threads or (free_cores() if request.quick else _cores()),
+        threads=threads,
         seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
     )
 
@@ -125,7 +183,6 @@ def make_plan(settings: Settings, request: Request) -> Plan:
 def prepare(settings: Settings, request: Request, plan: Plan, folder: RunFolder, report: Report) -> Job:
     """Fetch, build, quantise and check everything the job needs."""
     series, state = plan.series, settings.state
-    source = inputs.given_model(request.model) if request.model else inputs.given_model(reference_model())
     upstream: Upstream | None = None
     builds: dict[str, Build] = {}
 
@@ -151,15 +208,14 @@ def prepare(settings: Settings, request: Request, plan: Plan, folder: RunFolder,
     else:
         at = fetched()
         text = inputs.evaluation_text(Git(at.git_dir), at.tree, state / "text")
+    maker = _ModelMaker(settings, request, folder, base, fetched, report)
     rounds = []
-    for type_name in plan.model_types:
-        if request.model:
-            model, patches = source, plan.selection.ids
-        else:
-            report(f"reference model as {type_name}")
-            model = inputs.quantised_model(folder, base, source, type_name, state / "models")
-            patches = tuple(p for p in plan.selection.ids if series.get(p).meta.gate.model_type == type_name)
-        rounds.append(RoundPlan(model, patches))
+    for (name, type_name), scenarios in plan.models.items():
+        model = maker.make(name, type_name)
+        patches = tuple(
+            p for p in plan.selection.ids if maker.is_given(name) or series.get(p).meta.gate.model_type == type_name
+        )
+        rounds.append(RoundPlan(model, patches, scenarios, quality=name in TRAINED))
     kernels = []
     for patch_id in plan.kernel_patches:
         bench = series.get(patch_id).meta.gate.kernel_bench
@@ -167,7 +223,8 @@ def prepare(settings: Settings, request: Request, plan: Plan, folder: RunFolder,
         headers = built(BASE)
         programs = build_kernels(settings, headers, [bench.target], report)
         args = []
-        for word in bench.args:
+        quick = plan.profile.quick_kernels and bench.quick_args is not None
+        for word in (bench.quick_args or []) if quick else bench.args:
             if VOCABULARY_MODEL in word:
                 at = fetched()
                 made = inputs.vocabulary_model(state / "models", Git(at.git_dir), at.tree, report)
@@ -175,9 +232,47 @@ def prepare(settings: Settings, request: Request, plan: Plan, folder: RunFolder,
             else:
                 args.append(word)
         kernels.append(KernelPlan(patch_id, programs / bench.target, tuple(args)))
-    size = (quick_size if request.quick else full_size)(plan.threads, request.blocks, request.chunks)
-    switched = tuple(p for p in plan.selection.ids if series.get(p).meta.switch is not None)
-    return Job(arms, tuple(rounds), tuple(kernels), text, size, plan.seed, switched, state / "logits")
+    return Job(
+        arms=arms,
+        rounds=tuple(rounds),
+        kernels=tuple(kernels),
+        text=text,
+        profile=plan.profile,
+        threads=plan.threads,
+        seed=plan.seed,
+        switched=plan.switched,
+        logits_cache=state / "logits",
+    )
+
+
+@dataclass(frozen=True)
+class _ModelMaker:
+    """Models by name and type, made once each under ``.llamapatch/models``."""
+
+    settings: Settings
+    request: Request
+    folder: RunFolder
+    base: Arm
+    fetched: Callable[[], Upstream]
+    report: Report
+
+    def is_given(self, name: str) -> bool:
+        return name == REFERENCE and self.request.model is not None
+
+    def make(self, name: str, type_name: str) -> inputs.ModelFile:
+        """The reference model (or the user's instead) or a synthetic shape."""
+        cache = self.settings.state / "models"
+        if self.is_given(name):
+            assert self.request.model is not None
+            return inputs.given_model(self.request.model)
+        if name == REFERENCE:
+            self.report(f"reference model as {type_name}")
+            return inputs.quantised_model(
+                self.folder, self.base, inputs.given_model(reference_model()), type_name, cache
+            )
+        self.report(f"{name} in {type_name}")
+        at = self.fetched()
+        return inputs.synthetic_model(cache, name, type_name, Git(at.git_dir), at.tree, self.report)
 
 
 def _arms(request: Request, plan: Plan, built: Callable[[str], Build]) -> tuple[Arm, ...]:
@@ -189,14 +284,19 @@ def _arms(request: Request, plan: Plan, built: Callable[[str], Build]) -> tuple[
 
     base_bin, base_label, base_commit = side(BASE, request.bin_base)
     bin_, label, commit = side("patched", request.bin_patched)
-    return make_arms(base_bin, base_label, bin_, label, plan.switches, base_commit=base_commit, patched_commit=commit)
+    return make_arms(
+        base_bin,
+        base_label,
+        bin_,
+        label,
+        plan.switches,
+        base_commit=base_commit,
+        patched_commit=commit,
+        peers={name: folder.resolve() for name, folder in request.peers.items()},
+    )
 
 
 def _selection(settings: Settings, series: Series, request: Request) -> Selection:
     if request.selectors:
         return select(series, request.selectors, request.without)
     return select(series, applied_ids(settings) or ("all",), request.without)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

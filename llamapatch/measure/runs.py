@@ -1,7 +1,8 @@
 """A run folder: every process of a comparison, what it printed, what it cost, what the patches counted.
 
 ``samples.jsonl`` gets one line for each measurement as soon as it exists, ``processes.jsonl`` one for each process, and
-``out/`` each process's whole output, so an interrupted or doubted run can be read again without the machine.
+``out/`` each process's whole output, so an interrupted or doubted run can be read again without the machine. A run that
+is resumed takes the finished processes from there instead of running them again.
 """
 
 from __future__ import annotations
@@ -40,6 +41,29 @@ class RunFolder:
 
     path: Path
     runs: list[Run] = field(default_factory=list)
+    # What an earlier session finished: step key -> its line of processes.jsonl.
+    finished: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """An interrupted run's folder, to go on with it. Raises `UsageProblem` when it is none, or is complete."""
+        if not (path / "request.json").is_file():
+            raise UsageProblem(f"{path} is no run folder.", "Name one of .llamapatch/runs/.")
+        if (path / "comparison.json").is_file():
+            raise UsageProblem(f"{path} is complete: nothing is left to measure.", "Start a new comparison.")
+        finished: dict[str, dict[str, Any]] = {}
+        processes = path / "processes.jsonl"
+        for line in processes.read_text(encoding="utf-8").splitlines() if processes.is_file() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # the last line of a killed session
+            if row.get("key") and row["code"] == 0:
+                finished[row["key"]] = row
+        for name in ("samples.jsonl", "processes.jsonl"):
+            if (path / name).is_file():
+                (path / name).replace(path / f"{name}.before-resume")
+        return cls(path.resolve(), finished=finished)
 
     @classmethod
     def create(cls, parent: Path, keep: Path | None = None) -> RunFolder:
@@ -57,14 +81,28 @@ class RunFolder:
         return self.path.name
 
     def launch(
-        self, arm: Arm, program: Path, args: Sequence[str], *, what: str = "", timeout: float | None = None
+        self,
+        arm: Arm,
+        program: Path,
+        args: Sequence[str],
+        *,
+        what: str = "",
+        timeout: float | None = None,
+        key: str = "",
     ) -> Run:
         """Run `program` as a process of `arm`, keep everything about it, and return it whatever its exit status.
 
-        Raises `NotMeasured` when the unpatched arm turns out to have loaded patched libraries.
+        A step whose `key` an earlier session of this run finished, with the same command and switches, is not run
+        again: its kept output is returned. Raises `NotMeasured` when the unpatched arm turns out to have loaded patched
+        libraries.
         """
         number = len(self.runs) + 1
+        if key and (known := self._recall(number, arm, program, args, key)) is not None:
+            self.runs.append(known)
+            return known
         stem = f"{number:04d}-{arm.name}-{what or program.name}"
+        if (self.path / "out" / f"{stem}.out").exists():  # a step that an earlier session did not finish
+            stem += f"-{secrets.token_hex(2)}"
         stats_file = self.path / "stats" / f"{stem}.json"
         before = Load.now()
         done = run([program, *args], env=arm.environment(stats_file), check=False, timeout=timeout)
@@ -82,6 +120,7 @@ class RunFolder:
             "processes.jsonl",
             {
                 "number": number,
+                "key": key,
                 "arm": arm.name,
                 "label": arm.label,
                 "switches": dict(arm.switches),
@@ -97,6 +136,29 @@ class RunFolder:
             },
         )
         return finished
+
+    def _recall(self, number: int, arm: Arm, program: Path, args: Sequence[str], key: str) -> Run | None:
+        """The finished process of step `key`, rebuilt from what was kept; its lines move to the new session's files."""
+        row = self.finished.get(key)
+        wanted = [str(program), *args]
+        if row is None or row["argv"] != wanted or row["label"] != arm.label or row["switches"] != dict(arm.switches):
+            return None
+        out = self.path / row["output"]
+        stats = self.path / "stats" / f"{out.stem}.json"
+        if not out.is_file() or not out.with_suffix(".err").is_file():
+            return None
+        done = Completed(
+            argv=tuple(row["argv"]),
+            code=row["code"],
+            stdout=out.read_text(encoding="utf-8"),
+            stderr=out.with_suffix(".err").read_text(encoding="utf-8"),
+            seconds=row["seconds"],
+            cpu_seconds=row["cpu_seconds"],
+            peak_rss=row["peak_rss"],
+        )
+        window = Window(row["other_cores"], row["steal_cores"], row["joules"])
+        self._append("processes.jsonl", row | {"number": number})
+        return Run(number, arm.name, program.name, done, window, read_stats(stats) if arm.patched else None)
 
     def record(self, kind: str, **values: Any) -> None:
         """Append one measurement to ``samples.jsonl``."""

@@ -7,56 +7,34 @@ it could learn and then ends with exit code 8.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llamapatch.errors import NotMeasured
-from llamapatch.measure.arms import BASE, OFF, ON, Arm
-from llamapatch.measure.bench import Load, Speed, measure_speed
+from llamapatch.measure.arms import BASE, OFF, ON, PEER, Arm
+from llamapatch.measure.bench import Speed, measure_speed
 from llamapatch.measure.identity import Identity, measure_identity
 from llamapatch.measure.inputs import ModelFile, TextFile, cut_prompt
 from llamapatch.measure.kernels import KernelSample, measure_kernels
-from llamapatch.measure.perplexity import BaseLogits, Divergence, TextLoad, measure_divergence, save_base_logits
+from llamapatch.measure.perplexity import Divergence, TextLoad, measure_divergence, save_base_logits
 from llamapatch.measure.progress import Progress
 from llamapatch.measure.runs import RunFolder
+from llamapatch.measure.scenario import Profile, Scenario
 from llamapatch.measure.schedule import interleave
 from llamapatch.measure.stats import Activity, total
-
-# Fewer blocks can never reject anything once Holm's correction over three metrics is paid.
-MIN_BLOCKS = 7
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured. `windows` of `context` tokens (None: the whole text), `prompt_bytes` of text for the
-    identity of logits, `blocks` of every arm twice."""
-
-    load: Load
-    blocks: int
-    context: int
-    windows: int | None
-    prompt_bytes: int
-    quick: bool
-
-
-def quick_size(threads: int, blocks: int | None = None, windows: int | None = None) -> Size:
-    """Minutes on two cores; two blocks support no verdict on speed."""
-    return Size(Load(256, 32, threads), blocks or 2, 512, windows or 16, 600, True)
-
-
-def full_size(threads: int, blocks: int | None = None, windows: int | None = None) -> Size:
-    """The whole text and enough blocks for a verdict."""
-    return Size(Load(512, 128, threads), blocks or MIN_BLOCKS, 512, windows, 1500, False)
 
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """One model and the patches whose declared type of model it is."""
+    """One model, the patches whose declared type of model it is, and the scenarios that run on it. Random weights have
+    no text quality: `quality` is for models that were trained."""
 
     model: ModelFile
     patches: tuple[str, ...]
+    scenarios: Mapping[str, Scenario]
+    quality: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,16 +49,22 @@ class KernelPlan:
 @dataclass(frozen=True)
 class Job:
     """Everything that is decided before the first process runs. `switched` are the selected patches that have a
-    switch."""
+    switch; `profile` says how much, on `threads` threads."""
 
     arms: tuple[Arm, ...]
     rounds: tuple[RoundPlan, ...]
     kernels: tuple[KernelPlan, ...]
     text: TextFile
-    size: Size
+    profile: Profile
+    threads: int
     seed: int
     switched: tuple[str, ...]
     logits_cache: Path
+
+    @property
+    def own_arms(self) -> tuple[Arm, ...]:
+        """The arms that are this series or its upstream: all but the peers."""
+        return tuple(arm for arm in self.arms if not arm.name.startswith(PEER))
 
 
 @dataclass(frozen=True)
@@ -93,13 +77,13 @@ class Problem:
 
 @dataclass
 class Round:
-    """The measurements on one model. `activity` are the patches' counters of the ``on`` arm."""
+    """The measurements on one model: `divergences` by context and arm, `speeds` by scenario. `activity` are the
+    patches' counters of the ``on`` arm."""
 
     plan: RoundPlan
-    logits: BaseLogits | None = None
-    divergences: dict[str, Divergence] = field(default_factory=dict)
+    divergences: dict[int, dict[str, Divergence]] = field(default_factory=dict)
     identity: list[Identity] = field(default_factory=list)
-    speeds: list[Speed] = field(default_factory=list)
+    speeds: dict[str, list[Speed]] = field(default_factory=dict)
     activity: dict[str, Activity] = field(default_factory=dict)
 
 
@@ -123,10 +107,17 @@ class Measurements:
     watched: int = 0
 
 
-def collect(job: Job, folder: RunFolder, progress: Progress) -> Measurements:
-    """Run the whole job. Raises only for bad input and a broken environment; see `Measurements.problems`."""
-    collector = _Collector(job, folder, progress)
-    progress.expect(collector.weights.total(job))
+# Whether more blocks would settle what a round has not settled yet; the judging room decides.
+Undecided = Callable[[Round], bool]
+
+
+def collect(job: Job, folder: RunFolder, progress: Progress, undecided: Undecided | None = None) -> Measurements:
+    """Run the whole job. Raises only for bad input and a broken environment; see `Measurements.problems`.
+
+    While a round is `undecided` its blocks are repeated, at most ``profile.extend`` times.
+    """
+    collector = _Collector(job, folder, progress, undecided or (lambda _: False))
+    progress.expect(expected_seconds(job))
     found = collector.found
     for plan in job.rounds:
         found.rounds.append(collector.round(plan))
@@ -142,12 +133,12 @@ def collect(job: Job, folder: RunFolder, progress: Progress) -> Measurements:
 class _Collector:
     """Runs the parts of one job and gathers what they found."""
 
-    def __init__(self, job: Job, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, job: Job, folder: RunFolder, progress: Progress, undecided: Undecided) -> None:
         self.job = job
         self.folder = folder
         self.progress = progress
+        self.undecided = undecided
         self.found = Measurements()
-        self.weights = _Weights.of(job)
         self.arms = {arm.name: arm for arm in job.arms}
 
     def round(self, plan: RoundPlan) -> Round:
@@ -155,21 +146,10 @@ class _Collector:
         result = Round(plan)
         first = len(self.folder.runs)
         where = f"{plan.model.name} {plan.model.type}"
-        with self._part(f"quality, {where}"):
-            self._quality(result, where)
-        with self._part(f"logits, {where}"):
-            size = self.job.size
-            prompt = cut_prompt(self.job.text, size.prompt_bytes, self.folder)
-            result.identity = measure_identity(
-                self.folder,
-                self.job.arms,
-                plan.model.path,
-                prompt,
-                size.load.threads,
-                step=lambda text: self.progress.step(f"{where}: {text}", self.weights.logits),
-            )
+        if plan.quality:
+            self._trained(result, where)
         with self._part(f"speed, {where}"):
-            result.speeds = self._speed(plan, where)
+            self._speed(result, where)
         result.activity = self._counters(first, where)
         return result
 
@@ -178,39 +158,85 @@ class _Collector:
         result = KernelRound(plan)
         first = len(self.folder.runs)
         where = f"kernel benchmark of {plan.patch}"
-        blocks = self.job.size.blocks
+        blocks = self.job.profile.blocks
+        arms = {arm.name: arm for arm in self.job.own_arms}
         with self._part(where):
             samples = []
-            for block, name in interleave(list(self.arms), blocks, self.job.seed):
-                self.progress.step(f"{where}, block {block + 1} of {blocks}, {name}", self.weights.kernel)
-                samples.append(measure_kernels(self.folder, self.arms[name], block, plan.program, plan.args))
+            for step, (block, name) in enumerate(interleave(list(arms), blocks, self.job.seed)):
+                self.progress.step(f"{where}, block {block + 1} of {blocks}, {name}", KERNEL_SECONDS)
+                key = f"kernel {plan.patch} {step}"
+                samples.append(measure_kernels(self.folder, arms[name], block, plan.program, plan.args, key=key))
             if len({frozenset(sample.ns) for sample in samples}) != 1:
                 raise NotMeasured(f"the {where} did not print the same cases each time.")
             result.samples = samples
         result.activity = self._counters(first, where)
         return result
 
-    def _quality(self, result: Round, where: str) -> None:
-        job, model, weight = self.job, result.plan.model, self.weights.window * self.weights.windows
-        load = TextLoad(job.text.path, job.text.sha256, job.size.context, job.size.windows, job.size.load.threads)
-        self.progress.step(f"{where}: perplexity of base", weight)
-        result.logits = save_base_logits(
-            self.folder, self.arms[BASE], model.path, model.sha256, load, cache=job.logits_cache
-        )
-        for arm in job.arms:
-            if arm.name == BASE:
-                continue
-            self.progress.step(f"{where}: KL divergence of {arm.name}", weight)
-            result.divergences[arm.name] = measure_divergence(self.folder, arm, model.path, result.logits, load.threads)
+    def _trained(self, result: Round, where: str) -> None:
+        job, plan = self.job, result.plan
+        profile = job.profile
+        for context in (profile.context, *profile.long_contexts):
+            with self._part(f"quality, {where}, context {context}"):
+                windows = profile.windows * profile.context // context if profile.windows else None
+                load = TextLoad(job.text.path, job.text.sha256, context, windows, job.threads)
+                self._divergences(plan, load, result.divergences.setdefault(context, {}), where)
+        with self._part(f"logits, {where}"):
+            result.identity = measure_identity(
+                self.folder,
+                job.own_arms,
+                plan.model.path,
+                cut_prompt(job.text, profile.prompt_bytes, self.folder),
+                job.threads,
+                step=lambda text: self.progress.step(f"{where}: {text}", LOGITS_SECONDS),
+            )
 
-    def _speed(self, plan: RoundPlan, where: str) -> list[Speed]:
-        size = self.job.size
-        speeds = []
-        for block, name in interleave(list(self.arms), size.blocks, self.job.seed):
-            self.progress.step(f"{where}: speed, block {block + 1} of {size.blocks}, {name}", self.weights.speed)
-            speeds.append(measure_speed(self.folder, self.arms[name], block, plan.model.path, size.load))
-        _check_builds(speeds)
-        return speeds
+    def _divergences(self, plan: RoundPlan, load: TextLoad, out: dict[str, Divergence], where: str) -> None:
+        """Fill `out` arm by arm, so that what was measured before a failure counts."""
+        job, model = self.job, plan.model
+        weight = WINDOW_SECONDS * (load.windows or all_windows(job.text, load.context))
+        self.progress.step(f"{where}: perplexity of base at {load.context}", weight)
+        base = save_base_logits(self.folder, self.arms[BASE], model.path, model.sha256, load, cache=job.logits_cache)
+        for arm in job.arms:
+            if arm.name != BASE:
+                self.progress.step(f"{where}: KL divergence of {arm.name} at {load.context}", weight)
+                out[arm.name] = measure_divergence(self.folder, arm, model.path, base, load.threads)
+
+    def _speed(self, result: Round, where: str) -> None:
+        """The blocks of each scenario; the ones that stay undecided once more, as often as the profile says."""
+        plan, profile = result.plan, self.job.profile
+        for repeat in range(1 + profile.extend):
+            if repeat and not self.undecided(result):
+                break
+            for name, scenario in plan.scenarios.items():
+                if repeat and not scenario.primary:
+                    continue
+                if repeat:
+                    self.progress.expect(_scenario_seconds(scenario, profile, len(self.arms)))
+                self._blocks(result, name, scenario, repeat, where)
+        _check_builds([speed for speeds in result.speeds.values() for speed in speeds])
+
+    def _blocks(self, result: Round, name: str, scenario: Scenario, repeat: int, where: str) -> None:
+        plan, job = result.plan, self.job
+        blocks = scenario.blocks or job.profile.blocks
+        speeds = result.speeds.setdefault(name, [])
+        for step, (at, arm) in enumerate(interleave(list(self.arms), blocks, job.seed + repeat)):
+            block = repeat * blocks + at
+            self.progress.step(
+                f"{where}: {name}, block {block + 1} of {(repeat + 1) * blocks}, {arm}", scenario.seconds
+            )
+            key = f"speed {plan.model.sha256[:12]} {name} {repeat} {step}"
+            speeds.append(
+                measure_speed(
+                    self.folder,
+                    self.arms[arm],
+                    block,
+                    plan.model.path,
+                    scenario,
+                    name=name,
+                    threads=job.threads,
+                    key=key,
+                )
+            )
 
     def _counters(self, first: int, where: str) -> dict[str, Activity]:
         """The ``on`` arm's counters since process `first`; counters of the other arms must be silent."""
@@ -241,7 +267,8 @@ def _check_builds(speeds: Sequence[Speed]) -> None:
     """Every process of an arm must name the same build."""
     commits: dict[str, set[str]] = {}
     for speed in speeds:
-        commits.setdefault(speed.arm, set()).add(speed.build_commit)
+        if speed.build_commit:  # llama-batched-bench does not say
+            commits.setdefault(speed.arm, set()).add(speed.build_commit)
     for arm, names in commits.items():
         if len(names) != 1:
             raise NotMeasured(f"the {arm} arm ran several builds: {', '.join(sorted(names))}.")
@@ -269,30 +296,30 @@ def _check_reached(job: Job, found: Measurements) -> None:
         found.problems.append(Problem(f"patch {patch}", f"switched on, yet nothing of it was measured: {why}."))
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Expected seconds of the steps, for the estimate of time left; only ratios matter."""
+# Expected seconds of a step on two idle cores, for the estimate of time left; a scenario states its own.
+WINDOW_SECONDS = 0.15
+LOGITS_SECONDS = 1.5
+KERNEL_SECONDS = 3.0
 
-    window: float
-    windows: int
-    logits: float
-    speed: float
-    kernel: float
 
-    @classmethod
-    def of(cls, job: Job) -> _Weights:
-        scale = max(1.0, sum(plan.model.bytes for plan in job.rounds) / max(len(job.rounds), 1) / 12e6)
-        size = job.size
-        windows = size.windows or max(2, math.ceil(job.text.bytes / 3 / size.context))
-        return cls(
-            window=0.2 * scale,
-            windows=windows,
-            logits=2.0 * scale,
-            speed=(size.load.tokens_per_process * 0.0006 + size.load.generate * 0.02) * scale,
-            kernel=5.0,
-        )
+def expected_seconds(job: Job) -> float:
+    """How long the job would take on two idle cores, without extensions."""
+    profile, own = job.profile, len(job.own_arms)
+    total_seconds = KERNEL_SECONDS * 2 * own * profile.blocks * len(job.kernels)
+    for plan in job.rounds:
+        if plan.quality:
+            for context in (profile.context, *profile.long_contexts):
+                windows = profile.windows * profile.context // context or all_windows(job.text, context)
+                total_seconds += WINDOW_SECONDS * windows * len(job.arms)
+            total_seconds += LOGITS_SECONDS * 2 * own
+        total_seconds += sum(_scenario_seconds(s, profile, len(job.arms)) for s in plan.scenarios.values())
+    return total_seconds
 
-    def total(self, job: Job) -> float:
-        arms, blocks = len(job.arms), job.size.blocks
-        per_round = self.window * self.windows * arms + 2 * self.logits * arms + self.speed * 2 * arms * blocks
-        return per_round * len(job.rounds) + self.kernel * 2 * arms * blocks * len(job.kernels)
+
+def _scenario_seconds(scenario: Scenario, profile: Profile, arms: int) -> float:
+    return scenario.seconds * 2 * arms * (scenario.blocks or profile.blocks)
+
+
+def all_windows(text: TextFile, context: int) -> int:
+    """About how many windows a whole text has: a token is some three bytes of source code."""
+    return max(2, math.ceil(text.bytes / 3 / context))

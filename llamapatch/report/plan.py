@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from llamapatch.measure.prepare import Plan, Request
+from llamapatch.measure.progress import clock
 
 
 def print_plan(plan: Plan, request: Request, console: Console) -> None:
@@ -18,4 +19,9 @@ def print_plan(plan: Plan, request: Request, console: Console) -> None:
     console.print(f"models: {', '.join(data['models'])}", markup=False)
     if plan.kernel_patches:
         console.print(f"kernel benchmarks of: {', '.join(plan.kernel_patches)}", markup=False)
-    console.print(f"{data['blocks']} blocks, {plan.threads} threads; nothing was done.", markup=False)
+    console.print(f"profile {data['profile']}: {', '.join(data['scenarios'])}", markup=False)
+    console.print(
+        f"{data['blocks']} blocks, {plan.threads} threads, about {clock(data['speed_seconds'])} for speed on idle "
+        "cores; nothing was done.",
+        markup=False,
+    )

@@ -12,7 +12,7 @@ import pandas as pd
 
 from llamapatch.judge.paired import MIN_PAIRS
 from llamapatch.judge.result import Comparison, KernelResult, Ratio, RoundResult
-from llamapatch.measure.arms import BASE, OFF, ON
+from llamapatch.measure.arms import BASE, OFF, ON, PEER
 
 ARM_NAMES = {
     "base": "unpatched",
@@ -20,6 +20,13 @@ ARM_NAMES = {
     "off": "patched, switches off",
     "on": "patched, switches on",
 }
+
+
+def arm_name(arm: str) -> str:
+    """An arm in words; a peer under its own name."""
+    return ARM_NAMES.get(arm, arm.removeprefix(PEER))
+
+
 UNMEASURABLE = "not measurable here"
 
 
@@ -38,29 +45,29 @@ def all_tables(result: Comparison) -> list[Table]:
     for found in result.rounds:
         name = f"{found.model.name}, {found.model.type}"
         tables += [
-            speed_table(found.speed, f"Speed ({name})", result),
+            speed_table(found.speed, f"Speed ({name})", result.level),
             quality_table(found, f"Text quality ({name})"),
             logits_table(found, f"Logits ({name})"),
-            cost_table(found, f"Memory and processor time ({name})", result),
+            cost_table(found, f"Memory and processor time ({name})"),
         ]
     for kernel in result.kernels:
-        tables.append(kernel_table(kernel, result))
+        tables.append(kernel_table(kernel))
     tables.append(activity_table(result))
     return [table for table in tables if not table.frame.empty]
 
 
-def speed_table(ratios: list[Ratio], title: str, result: Comparison) -> Table:
+def speed_table(ratios: list[Ratio], title: str, level: float) -> Table:
     """One row for each test, one column for each arm against the unpatched build."""
     rows = []
     for metric in dict.fromkeys(ratio.metric for ratio in ratios):
         row = {"test": metric}
         for ratio in (r for r in ratios if r.metric == metric):
-            row[ARM_NAMES[ratio.arm]] = spoken(ratio)
+            row[arm_name(ratio.arm)] = spoken(ratio)
         shown = [r for r in ratios if r.metric == metric and r.arm in (ON, OFF)]
         if shown:
-            row["verdict"] = verdict_words(shown[-1], result)
+            row["verdict"] = verdict_words(shown[-1])
         rows.append(row)
-    note = "Times the unpatched speed, 95 % interval over paired blocks."
+    note = f"Times the unpatched speed (fastest repetition of each process), {100 * level:g} % interval over blocks."
     return Table(title, pd.DataFrame(rows), note)
 
 
@@ -75,7 +82,8 @@ def quality_table(found: RoundResult, title: str) -> Table:
                 paired += f" [{100 * quality.ln_ratio_low:+.3f}, {100 * quality.ln_ratio_high:+.3f}]"
         rows.append(
             {
-                "arm": ARM_NAMES[BASE] if quality.floor else ARM_NAMES[quality.arm],
+                "arm": ARM_NAMES[BASE] if quality.floor else arm_name(quality.arm),
+                "context": str(quality.context),
                 "perplexity": f"{quality.perplexity:.4f}",
                 "ln perplexity": paired,
                 "KL divergence": f"{_plain(quality.mean_kld):.6f}",
@@ -87,8 +95,8 @@ def quality_table(found: RoundResult, title: str) -> Table:
     if found.quality:
         first = found.quality[0]
         note = (
-            f"{first.windows} windows of {first.context} tokens; the first row is the floor that 16-bit storage of "
-            "the unpatched build's log-probabilities leaves."
+            f"{first.windows} windows of {first.context} tokens; the first row of each context is the floor that "
+            "16-bit storage of the unpatched build's log-probabilities leaves."
         )
     return Table(title, pd.DataFrame(rows), note)
 
@@ -114,7 +122,7 @@ def logits_table(found: RoundResult, title: str) -> Table:
     return Table(title, pd.DataFrame(rows), note)
 
 
-def cost_table(found: RoundResult, title: str, result: Comparison) -> Table:
+def cost_table(found: RoundResult, title: str) -> Table:
     """Peak memory, buffers, CPU time, energy."""
     rows = []
     for metric in dict.fromkeys(ratio.metric for ratio in found.cost):
@@ -137,11 +145,10 @@ def cost_table(found: RoundResult, title: str, result: Comparison) -> Table:
         rows.append(row)
     if rows and not any(ratio.metric == "energy" for ratio in found.cost):
         rows.append({"measure": "energy", ARM_NAMES[BASE]: UNMEASURABLE})
-    del result
     return Table(title, pd.DataFrame(rows).fillna(""), "CPU time and peak memory of the whole speed process.")
 
 
-def kernel_table(kernel: KernelResult, result: Comparison) -> Table:
+def kernel_table(kernel: KernelResult) -> Table:
     """The patch's own benchmark: all cases together, then each."""
     rows = []
     for ratios, whole in ((kernel.overall, True), (kernel.cases, False)):
@@ -151,7 +158,7 @@ def kernel_table(kernel: KernelResult, result: Comparison) -> Table:
             for ratio in here:
                 row[ARM_NAMES[ratio.arm]] = spoken(ratio)
             shown = [r for r in here if r.arm in (ON, OFF)]
-            row["verdict"] = verdict_words(shown[-1], result) if whole and shown else ""
+            row["verdict"] = verdict_words(shown[-1]) if whole and shown else ""
             rows.append(row)
     title = f"Kernel benchmark of {kernel.patch} ({' '.join([kernel.target, *kernel.args])})"
     return Table(title, pd.DataFrame(rows), "Times the unpatched speed; `all cases` is the geometric mean.")
@@ -179,10 +186,10 @@ def spoken(ratio: Ratio) -> str:
     return f"{text}, n={ratio.blocks}"
 
 
-def verdict_words(ratio: Ratio, result: Comparison) -> str:
+def verdict_words(ratio: Ratio) -> str:
     """The verdict of one ratio in words."""
     if ratio.word == "no verdict":
-        return f"{'quick' if result.quick else f'fewer than {MIN_PAIRS} blocks'}: no verdict"
+        return f"fewer than {MIN_PAIRS} blocks: no verdict"
     if ratio.word == "unfit":
         return "unfit: the unpatched build differs from itself"
     if ratio.word == "inconclusive":
@@ -225,7 +232,7 @@ def headlines(result: Comparison) -> list[str]:
         for arm in (ON, OFF):
             speeds = [r for r in found.speed if r.arm == arm]
             if speeds and (arm == ON or not any(r.arm == ON for r in found.speed)):
-                said = "; ".join(f"{r.metric} {spoken(r)} ({verdict_words(r, result)})" for r in speeds)
+                said = "; ".join(f"{r.metric} {spoken(r)} ({verdict_words(r)})" for r in speeds)
                 lines.append(f"{name}, {ARM_NAMES[arm]}: {said}.")
             quality = next((q for q in found.quality if q.arm == arm), None)
             if quality is not None and arm == ON:
@@ -244,7 +251,7 @@ def headlines(result: Comparison) -> list[str]:
             if ratio.arm == ON:
                 lines.append(
                     f"{kernel.patch}, own kernel benchmark: {spoken(ratio)} over {len(kernel.cases) // _arms(kernel)} "
-                    f"cases ({verdict_words(ratio, result)})."
+                    f"cases ({verdict_words(ratio)})."
                 )
     return lines
 
@@ -260,7 +267,7 @@ def provenance(result: Comparison) -> list[str]:
         + (f" (pulled in: {', '.join(result.pulled_in)})" if result.pulled_in else "")
         + (f"; chain {result.series_chain[:12]}" if result.series_chain else ""),
         *(
-            f"{ARM_NAMES[arm.name]}: {arm.label}"
+            f"{arm_name(arm.name)}: {arm.label}"
             + (f" ({' '.join(f'{k}={v}' for k, v in sorted(arm.switches.items()))})" if arm.switches else "")
             for arm in result.arms
             if arm.name != "base-again"

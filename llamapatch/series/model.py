@@ -106,20 +106,40 @@ class Overlay(Strict):
 class KernelBench(Strict):
     """A benchmark of the kernels' own build, for what upstream's tools never reach.
 
-    `target` is the CMake target in ``ggml_kernels/``; it prints one JSON object per line (see docs).
+    `target` is the CMake target in ``ggml_kernels/``; it prints one JSON object per line (see docs). `quick_args`
+    replace `args` in a quick profile.
     """
 
     target: NonEmpty
     args: list[str] = []
+    quick_args: list[str] | None = None
+
+
+class Claim(Strict):
+    """A speed-up that the patch promises: the interval's lower bound of `metric` (a name of a compare report such as
+    ``pp512`` or ``tg128 @4096 q8_0``, or ``kernels`` for the geometric mean of its own benchmark) on model `model` is
+    at least `min`. `profile` names the least profile that measures it."""
+
+    metric: NonEmpty
+    min: Annotated[float, Field(gt=0)]
+    model: str = ""
+    profile: NonEmpty = "quick"
 
 
 class Gate(Strict):
-    """Budgets and claims, checked by ``gate``; `model_type` is the quantisation of the reference model that reaches
-    the patch (``F16`` when any does)."""
+    """Budgets and claims, checked by ``gate``.
+
+    `model_type` is the quantisation of the reference model that reaches the patch (``F16`` when any does). Speed may
+    fall by `max_slowdown` at most and memory grow by `max_memory_growth` (0.02: 2 %). `upstream_tests` are upstream's
+    own test programs that the patch touches, with their arguments; they must pass with its switch off and on.
+    """
 
     model_type: str = "F16"
     kernel_bench: KernelBench | None = None
-    min_speedup: float | None = None
+    upstream_tests: list[NonEmpty] = []
+    claim: list[Claim] = []
+    max_slowdown: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    max_memory_growth: Annotated[float, Field(ge=0)] = 0.02
     max_kld: float | None = None
     max_delta_ln_ppl: float | None = None
     min_top1: float | None = None

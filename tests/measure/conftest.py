@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 
+from llamapatch.config import packaged_home
+from llamapatch.judge.selftest import install_tools, write_toy_model
 from llamapatch.measure.arms import Arm, make_arms
 from llamapatch.measure.inputs import TextFile, given_text
 from llamapatch.measure.runs import RunFolder
 
-TOOLS = ("llama-bench", "llama-perplexity", "llama-results", "llama-quantize", "bench-toy")
-SCRIPT = Path(__file__).with_name("fake_tools.py")
-
 
 def install(folder: Path, **behaviour: Any) -> Path:
     """A folder of fake tools."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "behaviour.json").write_text(json.dumps(behaviour))
-    text = SCRIPT.read_text().replace("#!/usr/bin/env python3", f"#!{sys.executable}", 1)
-    for tool in TOOLS:
-        (folder / tool).write_text(text)
-        (folder / tool).chmod(0o755)
-    return folder
+    return install_tools(packaged_home() / "ci", folder, **behaviour)
 
 
-def write_model(path: Path) -> Path:
-    """A GGUF with a vocabulary of 64 tokens and one tensor."""
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_name("toy model")
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([f"t{i}" for i in range(64)])
-    writer.add_tensor("output.weight", np.ones((64, 32), dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
+write_model = write_toy_model
 
 MakeBuild = Callable[..., Path]
 

@@ -85,10 +85,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def words(make_build: MakeBuild, *more: str, **patched: object) -> list[str]:
-    base = make_build("base")
-    build = make_build("patched", **({"patched": True, "handled": 5, "speed_on": 2.0, "commit": "def"} | patched))
+    base = make_build("base", noise=0.002)
+    build = make_build(
+        "patched", **({"patched": True, "noise": 0.002, "handled": 5, "speed_on": 2.0, "commit": "def"} | patched)
+    )
     return [
         "compare", "toy", "--quick", "--model", "toy.gguf", "--text", "text.txt", "--threads", "1", "--seed", "3",
+        *(() if "--blocks" in more else ("--blocks", "2")),
         "--bin-base", str(base), "--bin-patched", str(build), *more,
     ]  # fmt: skip
 
@@ -110,7 +113,7 @@ def test_json_markdown_and_raw_data(project: Path, make_build: MakeBuild, capsys
 def test_terminal(project: Path, make_build: MakeBuild, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(make_build)) == 0
     said = capsys.readouterr().out
-    assert "quick: no verdict" in said and "bit-identical to upstream" in said
+    assert "fewer than 7 blocks: no verdict" in said and "bit-identical to upstream" in said
     assert str(project / ".llamapatch" / "runs") in said
 
 
@@ -173,3 +176,81 @@ def test_ctrl_c_is_130_and_keeps_the_data(project: Path, make_build: MakeBuild) 
     assert child.returncode == 130, err
     assert "Traceback" not in err and f"what was measured so far: {project / 'raw'}" in err and out == ""
     assert all(json.loads(row) for row in samples.read_text().splitlines())
+
+
+def test_an_interrupted_run_goes_on(project: Path, make_build: MakeBuild, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed outright in the middle; resumed, it measures only what is missing and judges the whole."""
+    env = os.environ | {"PYTHONPATH": str(Path(llamapatch.__file__).parents[1])}
+    line = words(make_build, "--blocks", "7", "--keep", "raw")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "llamapatch", *line], env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    samples = project / "raw" / "samples.jsonl"
+    while time.monotonic() < deadline and not (samples.is_file() and samples.read_text().count("speed") > 20):
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    counts = [Path(line[line.index(f"--bin-{side}") + 1]) / "llama-bench.count" for side in ("base", "patched")]
+    before = sum(int(path.read_text()) for path in counts)
+    assert 10 <= before < 56
+    assert main(["compare", "--resume", "raw", "--json"]) == 0
+    result = Comparison.model_validate(json.loads(capsys.readouterr().out))
+    # At most one process was killed half way and ran again; nothing that had finished did.
+    assert 56 <= sum(int(path.read_text()) for path in counts) <= 57
+    on = {r.metric: r for r in result.rounds[0].speed if r.arm == "on"}
+    assert set(on) == {"pp64", "tg16"} and all(r.word == "faster" and r.blocks == 7 for r in on.values())
+    assert result.seed == 3 and result.blocks == 7
+    assert main(["compare", "--resume", "raw"]) == 2
+    assert "complete: nothing is left to measure" in capsys.readouterr().err
+
+
+def test_another_build_is_one_more_arm(
+    project: Path, make_build: MakeBuild, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fork = make_build("fork", speed=1.5, noise=0.002, commit="fork")
+    assert main(words(make_build, "--blocks", "7", "--peer", f"ik={fork}", "--json")) == 0
+    result = Comparison.model_validate(json.loads(capsys.readouterr().out))
+    assert [arm.name for arm in result.arms] == ["base", "base-again", "off", "on", "peer-ik"]
+    peer = {r.metric: r for r in result.rounds[0].speed if r.arm == "peer-ik"}
+    assert peer["pp64"].word == "faster" and peer["pp64"].ratio == pytest.approx(1.5, rel=0.03)
+    assert {q.arm for q in result.rounds[0].quality} == {"base-again", "off", "on", "peer-ik"}
+    assert "peer-ik" not in {entry.arm for entry in result.rounds[0].logits}
+    for bad, said in (("ik", "--peer ik is not NAME=DIR"), ("a=nowhere", "--peer a nowhere is no folder")):
+        assert main(words(make_build, "--peer", bad)) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_only_some_switches(project: Path, make_build: MakeBuild, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "all", "--only", "toy", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["switches"] == {"LLAMA_LP_TOY": "on"} and plan["selected"] == ["foundation", "toy"]
+    assert main(["compare", "foundation", "--only", "toy", "--dry-run"]) == 2
+    assert "--only toy is not among the selected patches" in capsys.readouterr().err
+
+
+def test_profiles(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "toy", "--full", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["scenarios"][:2] == ["reference", "reference-batched"] and "llama-1b model, q4_0" in plan["models"]
+    assert plan["speed_seconds"] > 3600
+    assert main(["compare", "toy", "--profile", "hasty", "--dry-run"]) == 2
+    assert "there is no profile `hasty`. Known: quick, standard, full." in capsys.readouterr().err
+    (project / "ci").mkdir()
+    (project / "ci" / "scenarios.toml").write_text(
+        'schema = 1\n[profile.mine]\ntitle = "mine"\nblocks = 3\nscenarios = ["short"]\n'
+        '[scenario.short]\ntitle = "short"\nprompt = 8\n'
+    )
+    assert main(["compare", "toy", "--profile", "mine", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["blocks"], plan["scenarios"], plan["profile"]) == (3, ["short"], "mine")
+    text = (project / "ci" / "scenarios.toml").read_text()
+    for bad, said in (
+        (text.replace("prompt = 8", ""), "neither prompt nor generate is given"),
+        (text.replace("prompt = 8", "prompt = 8\nfast = true"), "`scenario.short.fast`"),
+        (text.replace('["short"]', '["long"]'), "names the unknown scenario long"),
+        (text.replace("schema = 1", "schema ="), "is not valid TOML"),
+    ):
+        (project / "ci" / "scenarios.toml").write_text(bad)
+        assert main(["compare", "toy", "--profile", "mine", "--dry-run"]) == 2
+        assert said in capsys.readouterr().err

@@ -9,11 +9,11 @@ import pytest
 
 from llamapatch.judge.comparison import judge_round
 from llamapatch.measure.arms import AGAIN, OFF, make_arms
-from llamapatch.measure.bench import Load
 from llamapatch.measure.inputs import given_model, given_text, quantised_model
 from llamapatch.measure.progress import Progress
 from llamapatch.measure.runs import RunFolder
-from llamapatch.measure.session import Job, RoundPlan, Size, collect
+from llamapatch.measure.scenario import Profile, Scenario
+from llamapatch.measure.session import Job, RoundPlan, collect
 from llamapatch.models.reference import reference_model
 
 # Read at import: each test runs in an environment without LLAMAPATCH_*.
@@ -34,15 +34,38 @@ def test_a_build_compared_with_itself_is_identical(tmp_path: Path, type_name: st
     model = quantised_model(folder, arms[0], given_model(reference_model()), type_name, tmp_path / "models")
     text = tmp_path / "text.txt"
     text.write_text("\n".join(path.read_text() for path in sorted(Path(__file__).parents[2].glob("llamapatch/*/*.py"))))
-    size = Size(Load(64, 8, 1), 1, 512, 2, 300, True)
-    job = Job(arms, (RoundPlan(model, ()),), (), given_text(text), size, 1, (), tmp_path / "logits")
+    scenarios = {
+        "plain": Scenario(title="plain", prompt=64, generate=8),
+        "deep": Scenario(title="deep", generate=4, depth=64, cache="q8_0"),
+        "batched": Scenario(title="batched", prompt=32, generate=4, sequences=(1, 4)),
+    }
+    profile = Profile(title="real", blocks=1, windows=2, prompt_bytes=300, scenarios=list(scenarios))
+    job = Job(
+        arms=arms,
+        rounds=(RoundPlan(model, (), scenarios),),
+        kernels=(),
+        text=given_text(text),
+        profile=profile,
+        threads=1,
+        seed=1,
+        switched=(),
+        logits_cache=tmp_path / "logits",
+    )
     found = collect(job, folder, Progress())
     # The only complaint may be that this "patched" build has no counters.
     assert all("wrote no statistics" in problem.what for problem in found.problems), found.problems
-    result = judge_round(found.rounds[0], size.load, size.context)
+    result = judge_round(found.rounds[0])
     assert {logits.verdict for logits in result.logits} == {"identical"} and len(result.logits) == 4
     quality = {entry.arm: entry for entry in result.quality}
     assert quality[OFF].perplexity == quality[AGAIN].perplexity > 1
     assert abs(quality[OFF].mean_kld) < 1e-5 and quality[OFF].windows == 2
-    assert {ratio.metric for ratio in result.speed} == {"pp64", "tg8"}
+    assert {ratio.metric for ratio in result.speed} == {
+        "pp64",
+        "tg8",
+        "tg4 @64 q8_0",
+        "pp32 x1",
+        "tg4 x1",
+        "pp32 x4",
+        "tg4 x4",
+    }
     assert {word for memory in result.memory for word in memory.buffers} >= {"model", "KV", "compute"}

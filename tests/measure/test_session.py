@@ -10,17 +10,18 @@ import pytest
 
 from llamapatch.judge.comparison import activities, judge_kernels, judge_round
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, make_arms
-from llamapatch.measure.bench import Load
 from llamapatch.measure.inputs import TextFile, given_model
 from llamapatch.measure.machine import Load as Reading
 from llamapatch.measure.machine import between, describe_machine, free_cores, read_joules
 from llamapatch.measure.progress import Progress, clock
 from llamapatch.measure.runs import RunFolder
+from llamapatch.measure.scenario import Profile, Scenario
 from llamapatch.measure.schedule import interleave
-from llamapatch.measure.session import Job, KernelPlan, Measurements, RoundPlan, Size, collect
+from llamapatch.measure.session import Job, KernelPlan, Measurements, RoundPlan, Undecided, collect
 from tests.measure.conftest import MakeBuild
 
-SIZE = Size(Load(64, 16, 1), 7, 512, 8, 200, True)
+SCENARIOS = {"short": Scenario(title="short", prompt=64, generate=16)}
+PROFILE = Profile(title="toy", blocks=7, windows=8, prompt_bytes=200, scenarios=["short"])
 
 
 def run_job(
@@ -33,28 +34,33 @@ def run_job(
     patched: dict[str, Any] | None = None,
     kernel: bool = False,
     said: list[str] | None = None,
+    scenarios: dict[str, Scenario] | None = None,
+    profile: Profile = PROFILE,
+    undecided: Undecided | None = None,
+    peers: dict[str, Path] | None = None,
 ) -> Measurements:
     sound = {"patched": True, "handled": 5, "speed_on": 2.0, "commit": "def"}
     build = make_build("patched", **(sound | (patched or {})))
-    arms = make_arms(make_build("base", **(base or {})), "v0", build, "v0+lp.1", {"LLAMA_LP_TOY": "on"})
+    arms = make_arms(make_build("base", **(base or {})), "v0", build, "v0+lp.1", {"LLAMA_LP_TOY": "on"}, peers=peers)
     job = Job(
         arms=arms,
-        rounds=(RoundPlan(given_model(model), ("toy",)),),
+        rounds=(RoundPlan(given_model(model), ("toy",), scenarios or SCENARIOS),),
         kernels=(KernelPlan("toy", build / "bench-toy", ("--fast",)),) if kernel else (),
         text=text,
-        size=SIZE,
+        profile=profile,
+        threads=1,
         seed=1,
         switched=("toy",),
         logits_cache=folder.path / "logits",
     )
-    return collect(job, folder, Progress(said.append if said is not None else None))
+    return collect(job, folder, Progress(said.append if said is not None else None), undecided)
 
 
 def test_a_sound_comparison(make_build: MakeBuild, model: Path, text: TextFile, folder: RunFolder) -> None:
     said: list[str] = []
     found = run_job(make_build, model, text, folder, kernel=True, patched={"shift_on": 0.01}, said=said)
     assert found.problems == []
-    result = judge_round(found.rounds[0], SIZE.load, SIZE.context)
+    result = judge_round(found.rounds[0])
     speed = {(r.metric, r.arm): r for r in result.speed}
     assert {metric for metric, _ in speed} == {"pp64", "tg16"}
     for metric in ("pp64", "tg16"):
@@ -79,7 +85,7 @@ def test_a_sound_comparison(make_build: MakeBuild, model: Path, text: TextFile, 
     counted = {(a.patch, a.where): a.handled for a in activities(found)}
     # 1 divergence, 2 logits, 14 speed processes; 14 kernel processes; five calls each.
     assert counted == {("toy", "toy model as given"): 5 * 17, ("toy", "kernel benchmark of toy"): 5 * 14}
-    assert any("left]" in line for line in said) and "speed, block 7 of 7" in " ".join(said)
+    assert any("left]" in line for line in said) and "short, block 7 of 7" in " ".join(said)
     assert len(list((folder.path / "out").glob("*.out"))) == len(folder.runs)
 
 
@@ -96,7 +102,7 @@ def test_one_part_failing_leaves_the_others(
 ) -> None:
     found = run_job(make_build, model, text, folder, patched=patched)
     assert [problem.where.split(",")[0] for problem in found.problems] == [where]
-    result = judge_round(found.rounds[0], SIZE.load, SIZE.context)
+    result = judge_round(found.rounds[0])
     assert bool(result.speed) == (where != "speed")
     assert len(result.quality) == (1 if where == "quality" else 3)  # the floor was still measured
     assert bool(result.logits) == (where != "logits")

@@ -10,17 +10,25 @@ import pytest
 
 from llamapatch.errors import EnvironmentProblem, NotMeasured, UsageProblem
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm, make_arms
-from llamapatch.measure.bench import Load, measure_speed
+from llamapatch.measure.bench import Speed
+from llamapatch.measure.bench import measure_speed as measure
 from llamapatch.measure.identity import compare_logits, is_proven, measure_identity
 from llamapatch.measure.inputs import TextFile, given_model, given_text, quantised_model
 from llamapatch.measure.kernels import measure_kernels
 from llamapatch.measure.memory import buffer_sizes
-from llamapatch.measure.perplexity import TextLoad, measure_divergence, save_base_logits, window_bytes
+from llamapatch.measure.perplexity import ATTEMPTS, TextLoad, measure_divergence, save_base_logits, window_bytes
 from llamapatch.measure.runs import RunFolder
+from llamapatch.measure.scenario import Scenario
 from llamapatch.measure.stats import read_stats, total
 from tests.measure.conftest import MakeBuild
 
-LOAD = Load(64, 16, 1)
+SCENARIO = Scenario(title="short", prompt=64, generate=16)
+
+
+def measure_speed(
+    folder: RunFolder, arm: Arm, block: int, model: Path, scenario: Scenario = SCENARIO, key: str = ""
+) -> Speed:
+    return measure(folder, arm, block, model, scenario, name="short", threads=1, key=key)
 
 
 def one(folder_of_tools: Path, *, patched: bool = False) -> Arm:
@@ -60,22 +68,24 @@ def test_a_missing_tool_is_named(tmp_path: Path) -> None:
 
 def test_a_base_arm_that_writes_statistics_is_no_base(folder: RunFolder, make_build: MakeBuild, model: Path) -> None:
     with pytest.raises(NotMeasured, match="loaded a patched library"):
-        measure_speed(folder, one(make_build("b", patched=True)), 0, model, LOAD)
+        measure_speed(folder, one(make_build("b", patched=True)), 0, model)
 
 
 # --- speed ---------------------------------------------------------------------------------------------------------
 
 
-def test_speed_is_the_median_without_the_cold_first_repetition(
+def test_speed_is_the_fastest_repetition_but_the_cold_first(
     folder: RunFolder, make_build: MakeBuild, model: Path
 ) -> None:
-    speed = measure_speed(folder, one(make_build("b")), 3, model, LOAD)
+    speed = measure_speed(folder, one(make_build("b")), 3, model)
     assert speed.ns["pp64"] == pytest.approx(64e4, rel=0.05)
     assert speed.ns["tg16"] == pytest.approx(160e4, rel=0.05)
+    assert all(speed.ns[test] <= speed.typical_ns[test] < 1.1 * speed.ns[test] for test in ("pp64", "tg16"))
     assert speed.peak_rss > 1 << 20 and speed.cpu_seconds > 0 and speed.block == 3
     lines = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
     assert [line["test"] for line in lines] == ["pp64", "tg16"]
     assert all(len(line["samples_ns"]) == 4 for line in lines)
+    assert [min(line["samples_ns"][1:]) for line in lines] == [speed.ns["pp64"], speed.ns["tg16"]]
     process = json.loads((folder.path / "processes.jsonl").read_text())
     assert process["argv"][1:3] == ["-m", str(model)]
     assert (folder.path / process["output"]).read_text()
@@ -97,7 +107,39 @@ def test_a_speed_tool_that_misbehaves_has_measured_nothing(
 ) -> None:
     arm = one(make_build("b", fault={"llama-bench": fault}))
     with pytest.raises(NotMeasured, match=said):
-        measure_speed(folder, arm, 0, model, LOAD)
+        measure_speed(folder, arm, 0, model)
+
+
+def test_several_sequences_at_once(folder: RunFolder, make_build: MakeBuild, model: Path) -> None:
+    scenario = Scenario(title="batched", prompt=64, generate=16, sequences=(1, 8))
+    speed = measure_speed(folder, one(make_build("b")), 0, model, scenario)
+    assert set(speed.ns) == {"pp64 x1", "tg16 x1", "pp64 x8", "tg16 x8"} and speed.build_commit == ""
+    assert speed.ns["tg16 x8"] == pytest.approx(8 * 160e4, rel=0.05)
+    assert scenario.tokens("tg16 x8") == 128 and scenario.tokens_per_process == 9 * 80
+    argv = json.loads((folder.path / "processes.jsonl").read_text())["argv"]
+    assert argv[-2:] == ["--output-format", "jsonl"] and argv[argv.index("-npl") + 1] == "1,8"
+
+
+def test_a_finished_process_is_not_run_again(folder: RunFolder, make_build: MakeBuild, model: Path) -> None:
+    """What an interrupted session measured counts; another command, another build or a failure does not."""
+    build = make_build("b")
+    first = measure_speed(folder, one(build), 0, model, key="speed 1")
+    folder.write_json("request.json", {})
+    again = RunFolder.reopen(folder.path)
+    assert measure_speed(again, one(build), 0, model, key="speed 1") == first
+    assert (build / "llama-bench.count").read_text() == "1"
+    other = Scenario(title="short", prompt=64, generate=16, repetitions=6)
+    measure_speed(again, one(build), 0, model, other, key="speed 1")
+    measure_speed(again, one(build), 0, model, key="speed 2")
+    assert (build / "llama-bench.count").read_text() == "3"
+    lines = (folder.path / "processes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [1, 2, 3]
+    assert len({json.loads(line)["output"] for line in lines}) == 3
+    folder.write_json("comparison.json", {})
+    with pytest.raises(UsageProblem, match="complete"):
+        RunFolder.reopen(folder.path)
+    with pytest.raises(UsageProblem, match="no run folder"):
+        RunFolder.reopen(build)
 
 
 # --- quality -------------------------------------------------------------------------------------------------------
@@ -142,7 +184,7 @@ def test_words_lost_by_upstreams_logger_are_asked_for_again(
     assert measure_divergence(folder, arm, model, base, 1).perplexity == 8.0
 
 
-@pytest.mark.parametrize(("fault", "runs"), [("truncated", 3), ("error text", 1)])
+@pytest.mark.parametrize(("fault", "runs"), [("truncated", ATTEMPTS), ("error text", 1)])
 def test_unfinished_base_logits_are_not_believed(
     folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile, fault: str, runs: int
 ) -> None:

@@ -43,7 +43,7 @@ def comparison(**more: Any) -> Comparison:
     ]
     round_ = {
         "model": {"name": "toy", "type": "Q2_0", "sha256": "1" * 64, "bytes": 123, "source_sha256": "2" * 64},
-        "patches": ["toy"],
+        "patches": ["toy"], "scenarios": {"reference": "prompt 512"},
         "quality": [quality("base-again", floor=True, mean_kld=-1e-9), quality("off"), quality("on")],
         "logits": [logits("off", 512, "identical"), logits("off", 1, "identical"), logits("on", 512, "different")],
         "speed": [ratio("pp512", "base-again", 1.0, word="info"), ratio("pp512", "off", 1.0, word="same"),
@@ -55,7 +55,7 @@ def comparison(**more: Any) -> Comparison:
     }  # fmt: skip
     fields: dict[str, Any] = {
         "schema": 1, "tool": "0.1", "id": "run-1", "started": "2026-11-23T10:00:00+00:00", "seconds": 60.0,
-        "command": "llamapatch compare toy", "quick": False, "blocks": 7, "seed": 1, "threads": 2,
+        "command": "llamapatch compare toy", "profile": "standard", "blocks": 7, "level": 0.95, "seed": 1, "threads": 2,
         "upstream_version": "v0.5.0", "upstream_tree": "f" * 40, "series_chain": "c" * 64,
         "selected": ["foundation", "toy"],
         "asked": ["toy"], "pulled_in": ["foundation"], "arms": arms,

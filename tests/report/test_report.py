@@ -48,12 +48,11 @@ def test_a_speed_is_a_ratio_with_its_interval_and_blocks() -> None:
     assert say(30.0, low=None, high=None) == "30.0x, n=7"
 
 
-def test_verdicts_in_words(result: Comparison) -> None:
-    def words(word: str, **more: object) -> str:
+def test_verdicts_in_words() -> None:
+    def words(word: str) -> str:
         shown = Ratio.model_validate(ratio("pp512", "on", 1.0, word=word, blocks_needed=40))
-        return verdict_words(shown, comparison(**more))
+        return verdict_words(shown)
 
-    assert words("no verdict", quick=True) == "quick: no verdict"
     assert words("no verdict") == "fewer than 7 blocks: no verdict"
     assert words("inconclusive") == "inconclusive: about 40 blocks needed"
     assert words("same") == "same within 2 %" and words("faster") == "faster" and words("info") == ""

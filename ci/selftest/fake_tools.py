@@ -6,6 +6,8 @@ Installed as ``llama-bench`` and so on in a folder with a ``behaviour.json``:
 * ``patched``: writes LLAMA_LP_STATS like a build with the foundation; ``handled``: calls ``toy`` counts when on
 * ``speed``: times the base speed, ``speed_on`` when LLAMA_LP_TOY=on
 * ``shift`` / ``shift_on``: added to every logit of token 0
+* ``seed``: of the noise, instead of the folder's name
+* ``noise``: its standard deviation (default 1 %)
 * ``fault``: {tool: name of a misbehaviour}
 """
 
@@ -23,6 +25,7 @@ if TOOL == "bench-toy":  # one program for all arms, which is what the loader's 
     HERE = Path(os.environ["LD_LIBRARY_PATH"].split(":")[0])
 BEHAVIOUR = json.loads((HERE / "behaviour.json").read_text())
 FAULT = BEHAVIOUR.get("fault", {}).get(TOOL, "")
+NOISE = BEHAVIOUR.get("noise", 0.01)
 ON = os.environ.get("LLAMA_LP_TOY") == "on"
 VOCABULARY = 64
 
@@ -61,17 +64,19 @@ def speed():
 
 
 def bench():
-    noise = random.Random(f"{HERE}{count()}")
+    noise = random.Random(f"{BEHAVIOUR.get('seed', HERE.name)}{count()}")
     if FAULT == "error text":
         print("llama_bench: error: failed to load model", file=sys.stderr)
         return 0
     if FAULT == "no rows":
         return 0
+    if TOOL == "llama-batched-bench":
+        return batched(noise)
     reps = int(option("-r"))
     for prompt, generate in ((int(option("-p")), 0), (0, int(option("-n")))):
         if FAULT == "missing test" and generate:
             continue
-        ns = [(prompt + 10 * generate) * 1e4 / speed() * math.exp(noise.gauss(0, 0.01)) for _ in range(reps)]
+        ns = [(prompt + 10 * generate) * 1e4 / speed() * math.exp(noise.gauss(0, NOISE)) for _ in range(reps)]
         ns[0] *= 40  # a cold first repetition, which must not count
         samples = [round(value) for value in ns]
         if FAULT == "nan":
@@ -82,6 +87,16 @@ def bench():
         print(json.dumps(row | {"samples_ns": samples, "avg_ns": 1}))
     if FAULT == "crash":
         return 3
+    return 0
+
+
+def batched(noise):
+    prompt, generate = int(option("-npp")), int(option("-ntg"))
+    for n in map(int, option("-npl").split(",")):
+        seconds = [n * work * 1e-5 / speed() * math.exp(noise.gauss(0, NOISE)) for work in (prompt, 10 * generate)]
+        row = {"n_kv_max": 4096, "pp": prompt, "tg": generate, "pl": n, "t_pp": seconds[0], "t_tg": seconds[1]}
+        print("some other line of the log")
+        print(json.dumps(row))
     return 0
 
 
@@ -187,6 +202,7 @@ def kernel():
 if __name__ == "__main__":
     tools = {
         "llama-bench": bench,
+        "llama-batched-bench": bench,
         "llama-perplexity": perplexity,
         "llama-results": results,
         "llama-quantize": quantize,
