@@ -19,6 +19,8 @@ from llamapatch.models.extra import need_train
 from llamapatch.models.files import whole_file
 from llamapatch.models.gguf_file import describe, sha256_of
 from llamapatch.models.reference import FOLDER, reference_model
+from llamapatch.models.stress import NAME as STRESS_NAME
+from llamapatch.models.stress import outlier_ratios, plan_stress, write_stress
 from llamapatch.models.synth import SHAPES, TYPES, file_size, read_vocabulary, shape_named, write_synthetic
 from llamapatch.series.load import load_series
 from llamapatch.upstream.fetch import Upstream, ensure_upstream
@@ -80,6 +82,29 @@ def synth(
             read_vocabulary(Git(source.git_dir), source.tree, vocabulary)
             write_synthetic(output, shape, type_name, vocab_gguf=vocabulary, seed=seed, report=say)
         facts |= {"bytes": output.stat().st_size, "sha256": sha256_of(output)}
+    _show(facts, as_json)
+
+
+@command.command()
+@click.option("-o", "--output", type=_FILE, default=STRESS_NAME, show_default=True, metavar="FILE")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="One seed, one file.")
+@dry_run_option
+@json_option
+def stress(output: Path, seed: int, dry_run: bool, as_json: bool) -> None:
+    """Write the reference model's twin with activation outliers: the same function, harder to quantise.
+
+    One channel in a hundred gets activations 8 or 16 times as large, as large language models have them, and the
+    weights that read it are divided by as much. Every weight keeps its digits.
+    """
+    source = reference_model()
+    made = plan_stress(source, seed) if dry_run else write_stress(source, output, seed)
+    facts: dict[str, Any] = {"path": str(output), "dry_run": dry_run, **made.data()}
+    if not dry_run:
+        facts |= {"bytes": output.stat().st_size, "sha256": sha256_of(output)}
+        facts["max_over_median"] = {"before": outlier_ratios(source), "after": outlier_ratios(output)}
+    if not as_json:
+        facts["sites"] = f"{len(made.sites)}, {sum(len(site.scales) for site in made.sites)} channels scaled"
+        facts["rejected"] = f"{sum(s.rejected for s in made.sites)} of {sum(s.channels for s in made.sites)} channels"
     _show(facts, as_json)
 
 
