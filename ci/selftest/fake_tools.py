@@ -8,6 +8,7 @@ Installed as ``llama-bench`` and so on in a folder with a ``behaviour.json``:
 * ``shift`` / ``shift_on``: added to every logit of token 0
 * ``seed``: of the noise, instead of the folder's name
 * ``noise``: its standard deviation (default 1 %)
+* ``diverge_on``: llama-completion writes other tokens from this position on when LLAMA_LP_TOY=on
 * ``fault``: {tool: name of a misbehaviour}
 """
 
@@ -173,6 +174,21 @@ def results():
     return 0
 
 
+def completion():
+    runs = count()
+    prompt = list(Path(option("-f")).read_bytes())
+    if FAULT == "other tokens":
+        prompt[0] += 1
+    at = BEHAVIOUR.get("diverge_on") if ON else None
+    tokens = [(sum(prompt) + i * i) % VOCABULARY + (at is not None and i >= at) for i in range(int(option("-n")))]
+    stale = FAULT == "stale session" or (FAULT == "stale session once" and runs == 2)
+    ids = prompt if stale else prompt + tokens
+    body = struct.pack(f"<4sII{len(ids)}i", b"nsgg", 10, len(ids), *ids)
+    if FAULT != "no file":
+        Path(option("--prompt-cache")).write_bytes(body[:-10] if FAULT == "truncated" else body + bytes(64))
+    return 3 if FAULT == "crash" else 0
+
+
 def quantize():
     source, target, kind = [a for a in sys.argv[1:] if not a.startswith("--")]
     if kind == "NOPE":
@@ -206,6 +222,7 @@ if __name__ == "__main__":
         "llama-perplexity": perplexity,
         "llama-results": results,
         "llama-quantize": quantize,
+        "llama-completion": completion,
         "bench-toy": kernel,
     }
     code = tools[TOOL]()

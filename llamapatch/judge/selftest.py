@@ -40,6 +40,7 @@ TOOLS = (
     "llama-results",
     "llama-quantize",
     "llama-completion",
+    "llama-completion",
     "bench-toy",
 )
 SCENARIO = Scenario(title="fake", prompt=64, generate=16, repetitions=8)
