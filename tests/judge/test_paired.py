@@ -17,7 +17,6 @@ from llamapatch.judge.paired import (
     sign_flip_p,
 )
 from llamapatch.judge.verdict import agrees_with_itself, judge
-from llamapatch.judge.windows import batch_means, interval, paired_difference
 
 
 def test_sign_flip_counts_patterns() -> None:
@@ -117,19 +116,3 @@ def test_a_machine_that_disagrees_with_itself_is_unfit() -> None:
     assert agrees_with_itself(estimate([0.001, -0.001] * 4))
     assert not agrees_with_itself(estimate([0.1, 0.11, 0.09, 0.1, 0.12, 0.08, 0.1]))
     assert agrees_with_itself(estimate([0.1, 0.1]))  # too few to tell
-
-
-def test_windows_are_taken_apart_and_paired() -> None:
-    values = np.array([1.0, 3.0, 2.0, 6.0, 4.0])
-    running = np.cumsum(values) / np.arange(1, 6)
-    assert batch_means(running) == pytest.approx(values)
-    many = np.random.default_rng(2).normal(size=100)
-    running = np.cumsum(many) / np.arange(1, 101)
-    batches = batch_means(running)
-    assert batches.size == 32 and interval(batches).low is not None
-    shifted = np.cumsum(many + 0.25) / np.arange(1, 101)
-    difference = paired_difference(list(shifted), list(running))
-    assert difference.mean == pytest.approx(0.25) and difference.low == pytest.approx(0.25)
-    assert interval(np.array([1.0, 2.0, 3.0])).low is None
-    with pytest.raises(ValueError, match="different windows"):
-        paired_difference([1.0], [1.0, 2.0])
