@@ -1,8 +1,8 @@
 """Quality through llama-perplexity: perplexity and KL divergence on the same tokens.
 
-The unpatched build saves its log-probabilities once for each (model, text, context, windows); every arm, the unpatched
-build included, is then compared with them token by token. The unpatched build against its own file gives the floor
-that 16-bit storage of the log-probabilities leaves.
+The unpatched build saves its log-probabilities once for each set of inputs (`_key`: the programs' own bytes, model,
+text, context, windows, threads, machine); every arm, the unpatched build included, is then compared with them token by
+token. The unpatched build against its own file gives the floor that 16-bit storage of the log-probabilities leaves.
 
 Upstream's tool ends with status 0 whatever happened, and its logger is never joined, so that on a busy machine the last
 lines it printed are lost. What counts is therefore the file's size and header, the number of rows of the table, and the
@@ -12,6 +12,7 @@ last line of the statistics; a run that lacks them without naming an error is re
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -22,9 +23,10 @@ from pathlib import Path
 
 from llamapatch.errors import EnvironmentProblem, NotMeasured, UsageProblem
 from llamapatch.measure.arms import Arm
+from llamapatch.measure.machine import describe_machine
 from llamapatch.measure.memory import buffer_sizes
 from llamapatch.measure.runs import Run, RunFolder, failed
-from llamapatch.models.gguf_file import read_gguf
+from llamapatch.models.gguf_file import read_gguf, sha256_of
 
 TOOL = "llama-perplexity"
 # On a busy machine one in four runs loses its last words; eight in a row is one in 60,000.
@@ -96,14 +98,11 @@ def save_base_logits(
     Raises `UsageProblem` for a text of fewer than two windows, `NotMeasured` when the tool did not finish its work.
     """
     windows = _affordable_windows(model, load)
-    key = "\n".join((arm.label, arm.commit, model_sha256, load.text_sha256, str(load.context), str(windows)))
-    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.logits"
-    if path.is_file():
-        stored = read_header(path, cached=True)
-        if stored is not None:
-            os.utime(path)
-            return stored
-        path.unlink()
+    key = _key(arm, model_sha256, load, windows)
+    path = cache / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.logits"
+    stored = _from_cache(path)
+    if stored is not None:
+        return stored
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     args = [
@@ -128,11 +127,62 @@ def save_base_logits(
             if attempt == ATTEMPTS or _ERROR.search(run.done.stderr):
                 raise failed(run, "did not store the log-probabilities of every window although it ended with status 0")
         assert stored is not None
+        proof = {"key": key, "sha256": sha256_of(part)}
+        _proof(path).write_text(json.dumps(proof, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     _evict(cache, keep=path)
     return BaseLogits(path, stored.context, stored.vocabulary, stored.windows, False)
+
+
+def fingerprint(bin_folder: Path, tool: str) -> str:
+    """A hash of the bytes of `tool` and of every shared library beside it: a build that was compiled again in the same
+    place, under the same name, is another build."""
+    digest = hashlib.sha256()
+    libraries = [p for pattern in ("*.so", "*.so.*", "*.dylib") for p in bin_folder.glob(pattern) if p.is_file()]
+    for file in sorted({p.resolve() for p in [bin_folder / tool, *libraries]}):
+        digest.update(f"{file.name}\n{sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _key(arm: Arm, model_sha256: str, load: TextLoad, windows: int | None) -> dict[str, str | int | None]:
+    """Everything that decides the bytes of the file. Kernels choose their instructions by the processor, and how work
+    is split, by the number of threads; both may change the last digit."""
+    arm.tool(TOOL)
+    return {
+        "schema": 2,
+        "build": fingerprint(arm.bin, TOOL),
+        "model": model_sha256,
+        "text": load.text_sha256,
+        "context": load.context,
+        "windows": windows,
+        "threads": load.threads,
+        "machine": str(describe_machine()["id"]),
+    }
+
+
+def _from_cache(path: Path) -> BaseLogits | None:
+    """The stored log-probabilities if every byte is as it was written; a damaged entry is removed."""
+    try:
+        expected = json.loads(_proof(path).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        expected = None
+    stored = read_header(path, cached=True)
+    if stored is not None and expected == sha256_of(path):
+        os.utime(path)
+        return stored
+    _remove(path)
+    return None
+
+
+def _proof(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _proof(path).unlink(missing_ok=True)
 
 
 def read_header(path: Path, *, cached: bool) -> BaseLogits | None:
@@ -247,4 +297,4 @@ def _evict(cache: Path, keep: Path) -> None:
     for file in files:
         used += file.stat().st_size
         if used > CACHE_BYTES:
-            file.unlink(missing_ok=True)
+            _remove(file)

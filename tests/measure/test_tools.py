@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llamapatch.errors import EnvironmentProblem, NotMeasured, UsageProblem
+from llamapatch.measure import perplexity
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm, make_arms
 from llamapatch.measure.bench import Speed
 from llamapatch.measure.bench import measure_speed as measure
@@ -16,7 +18,14 @@ from llamapatch.measure.identity import compare_logits, is_proven, measure_ident
 from llamapatch.measure.inputs import TextFile, given_model, given_text, quantised_model
 from llamapatch.measure.kernels import measure_kernels
 from llamapatch.measure.memory import buffer_sizes
-from llamapatch.measure.perplexity import ATTEMPTS, TextLoad, measure_divergence, save_base_logits, window_bytes
+from llamapatch.measure.perplexity import (
+    ATTEMPTS,
+    BaseLogits,
+    TextLoad,
+    measure_divergence,
+    save_base_logits,
+    window_bytes,
+)
 from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.scenario import Scenario
 from llamapatch.measure.stats import read_stats, total
@@ -159,18 +168,67 @@ def test_divergence_of_every_window(folder: RunFolder, make_build: MakeBuild, mo
     assert found.buffers == {"model": {"CPU_Mapped": 1.5}, "KV": {"CPU": 0.25}}
 
 
-def test_base_logits_are_measured_once_for_each_model_text_and_build(
-    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile
+def test_base_logits_are_measured_once_for_each_set_of_inputs(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = make_build("b")
+    arm, cache, load = one(build), folder.path / "cache", text_load(text)
+
+    def save(digest: str = "m", load: TextLoad = load, arm: Arm = arm) -> BaseLogits:
+        return save_base_logits(folder, arm, model, digest, load, cache=cache)
+
+    first = save()
+    again = save()
+    assert again.cached and again.path == first.path and len(folder.runs) == 1
+    # The build's name is no input: its bytes are.
+    assert save(arm=Arm(BASE, build, "another name")).cached
+    others = [
+        save("other model"),
+        save(load=text_load(text, 4)),
+        save(load=replace(load, text_sha256="0" * 64)),
+        save(load=replace(load, context=256)),
+        save(load=replace(load, threads=2)),
+    ]
+    (build / "libggml-cpu.so.0").write_bytes(b"compiled again in the same place")
+    others.append(save())
+    monkeypatch.setattr(perplexity, "describe_machine", lambda: {"id": "another processor"})
+    others.append(save())
+    assert not any(other.cached for other in others)
+    assert len({first.path, *(other.path for other in others)}) == 8
+    assert not list(cache.glob("*.part"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "one bit", "no proof", "odd proof"])
+def test_a_damaged_cache_entry_is_measured_again(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile, damage: str
 ) -> None:
     arm, cache = one(make_build("b")), folder.path / "cache"
-    first = save_base_logits(folder, arm, model, "m", text_load(text), cache=cache)
-    again = save_base_logits(folder, arm, model, "m", text_load(text), cache=cache)
-    assert again.cached and again.path == first.path and len(folder.runs) == 1
-    assert save_base_logits(folder, arm, model, "other", text_load(text), cache=cache).path != first.path
-    assert save_base_logits(folder, arm, model, "m", text_load(text, 4), cache=cache).windows == 4
-    first.path.write_bytes(first.path.read_bytes()[:-1])
-    assert not save_base_logits(folder, arm, model, "m", text_load(text), cache=cache).cached
-    assert not list(cache.glob("*.part"))
+    sound = save_base_logits(folder, arm, model, "m", text_load(text), cache=cache)
+    data = sound.path.read_bytes()
+    proof = sound.path.with_suffix(".json")
+    if damage == "cut":
+        sound.path.write_bytes(data[:-1])
+    elif damage == "one bit":
+        sound.path.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    elif damage == "no proof":
+        proof.unlink()
+    else:
+        proof.write_text("[]")
+    mended = save_base_logits(folder, arm, model, "m", text_load(text), cache=cache)
+    assert not mended.cached and len(folder.runs) == 2
+    assert mended.path == sound.path and mended.path.read_bytes() == data
+    assert json.loads(proof.read_text())["key"]["context"] == 512
+    assert save_base_logits(folder, arm, model, "m", text_load(text), cache=cache).cached
+
+
+def test_an_old_entry_leaves_with_its_proof(
+    folder: RunFolder, make_build: MakeBuild, model: Path, text: TextFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm, cache = one(make_build("b")), folder.path / "cache"
+    old = save_base_logits(folder, arm, model, "m", text_load(text), cache=cache)
+    monkeypatch.setattr(perplexity, "CACHE_BYTES", old.path.stat().st_size)
+    new = save_base_logits(folder, arm, model, "n", text_load(text), cache=cache)
+    assert sorted(p.name for p in cache.iterdir()) == sorted([new.path.name, new.path.with_suffix(".json").name])
 
 
 def test_words_lost_by_upstreams_logger_are_asked_for_again(
