@@ -93,7 +93,7 @@ def paired_difference(arm: Sequence[float], floor: Sequence[float]) -> Interval:
 def block_length(values: npt.ArrayLike) -> int:
     """How many neighbouring values are drawn together; see the module's head for the rule."""
     x = np.asarray(values, dtype=np.float64)
-    return min(max(1, round(1.5 * x.size ** (1 / 3)), _politis_white(x)), max(1, x.size // 4))
+    return int(min(max(1, round(1.5 * x.size ** (1 / 3)), _politis_white(x)), max(1, x.size // 4)))
 
 
 def _politis_white(x: _Floats) -> int:
@@ -115,4 +115,4 @@ def _politis_white(x: _Floats) -> int:
     spectrum = float(covariance[0] + 2 * np.sum(weight * covariance[1 : window + 1]))
     if spectrum <= 0:
         return 1
-    return math.ceil((2 * slope**2 / (4 / 3 * spectrum**2)) ** (1 / 3) * n ** (1 / 3))
+    return math.ceil(math.pow(1.5 * (slope / spectrum) ** 2 * n, 1 / 3))
