@@ -22,7 +22,7 @@ from llamapatch.judge.result import (
     RoundResult,
 )
 from llamapatch.judge.verdict import Verdict, agrees_with_itself, judge, level_of
-from llamapatch.judge.windows import Interval, paired_difference
+from llamapatch.judge.windows import Interval, interval, paired_difference
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON
 from llamapatch.measure.kernels import KernelSample
 from llamapatch.measure.perplexity import Divergence
@@ -264,7 +264,7 @@ def _quality(divergences: Mapping[str, Divergence], context: int) -> list[Qualit
     out = []
     for arm, result in divergences.items():
         own = arm == AGAIN
-        nothing = Interval(0.0, None, None, 0)
+        nothing = Interval(0.0, None, None, 0, 1)
         ln_ratio = nothing if own else paired_difference([r[1] for r in result.rows], [r[1] for r in floor.rows])
         kld = nothing if own else paired_difference([r[2] for r in result.rows], [r[2] for r in floor.rows])
         out.append(
@@ -291,16 +291,24 @@ def _quality(divergences: Mapping[str, Divergence], context: int) -> list[Qualit
 def _logits(found: Round) -> list[LogitsResult]:
     out = []
     for identity in found.identity:
-        for arm, diff in identity.against_base.items():
+        # Upstream's other path stands beside the arms: how far it is from itself bounds what "equivalent" can ask for.
+        compared = [(arm, diff, identity.verdict(arm)) for arm, diff in identity.against_base.items()]
+        if identity.own is not None:
+            word: Literal["identical", "different"] = "identical" if identity.own.identical else "different"
+            compared.append((BASE, identity.own, word))
+        for arm, diff, verdict in compared:
+            kld = interval(diff.klds) if diff.klds else Interval(0.0, None, None, 0, 1)
             out.append(
                 LogitsResult(
                     arm=arm,
                     ubatch=identity.ubatch,
-                    verdict=identity.verdict(arm),
+                    verdict=verdict,
                     positions=identity.positions,
                     vocabulary=identity.vocabulary,
                     nmse=_finite(diff.nmse),
                     mean_kld=_finite(diff.mean_kld),
+                    mean_kld_low=kld.low,
+                    mean_kld_high=kld.high,
                     max_abs=_finite(diff.max_abs),
                     same_top=diff.same_top,
                     sha256=identity.digests[arm],

@@ -74,8 +74,9 @@ class Ratio(Part):
 class Quality(Part):
     """An arm's text quality against the unpatched build on the same tokens.
 
-    `ln_ratio` is the mean difference of ln perplexity, with a 95 % interval over batches of windows after the floor was
-    taken off; KL divergence in nats; `same_top` from 0 to 1. `floor` marks the unpatched build against itself.
+    `ln_ratio` is the mean difference of ln perplexity. Its 95 % interval, and that of KL divergence (nats), hold the
+    difference from the floor, by a block bootstrap over windows; `same_top` from 0 to 1. `floor` marks the unpatched
+    build against itself.
     """
 
     arm: str
@@ -95,7 +96,11 @@ class Quality(Part):
 
 
 class LogitsResult(Part):
-    """One arm's logits against the unpatched build's, as bytes and in 32-bit precision."""
+    """One arm's logits against the unpatched build's, as bytes and in 32-bit precision.
+
+    `mean_kld` has a 95 % interval by a block bootstrap over positions. The arm ``base`` is the unpatched build at this
+    micro-batch size against itself at the first one: what upstream's own paths differ by.
+    """
 
     arm: str
     ubatch: int
@@ -104,6 +109,8 @@ class LogitsResult(Part):
     vocabulary: int
     nmse: Finite | None
     mean_kld: Finite | None
+    mean_kld_low: Finite | None = None
+    mean_kld_high: Finite | None = None
     max_abs: Finite | None
     same_top: Finite
     sha256: str

@@ -2,7 +2,8 @@
 
 The logits of every position of one prompt are written as 32-bit floats and compared as bytes, with the prompt read in
 one batch (``-ub 512``, the matrix-matrix kernels) and token by token (``-ub 1``, the matrix-vector kernels). The
-unpatched build runs twice: if its own two results differ, nothing can be proven on this model and machine.
+unpatched build runs twice: if its own two results differ, nothing can be proven on this model and machine. Its two
+micro-batch sizes are compared with each other as well: both are upstream's own answer to the same question.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class LogitsDiff:
     """One arm's logits against the unpatched build's, in 64-bit arithmetic.
 
     `identical`: all bytes equal. `nmse`: squared error over squared norm. `mean_kld` in nats and `same_top` (0 to 1)
-    over the positions; `max_abs` the largest difference of a logit.
+    over the positions; `max_abs` the largest difference of a logit; `klds` the KL divergence at each position (none
+    when identical or not comparable).
     """
 
     identical: bool
@@ -38,6 +40,7 @@ class LogitsDiff:
     max_kld: float
     max_abs: float
     same_top: float
+    klds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Identity:
     vocabulary: int
     digests: dict[str, str]
     against_base: dict[str, LogitsDiff]
+    own: LogitsDiff | None = None
 
     @property
     def reproducible(self) -> bool:
@@ -78,6 +82,7 @@ def measure_identity(
     The logits files are removed once compared; their hashes stay in the run folder.
     """
     results = []
+    first: npt.NDArray[np.float32] | None = None
     for ubatch in ubatches:
         logits: dict[str, npt.NDArray[np.float32]] = {}
         tokens: dict[str, bytes] = {}
@@ -91,7 +96,9 @@ def measure_identity(
                 raise failed(folder.runs[-1], f"the {name} arm split the prompt into other tokens than base")
         against = {name: compare_logits(base, other) for name, other in logits.items() if name != BASE}
         digests = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in logits.items()}
-        result = Identity(ubatch, base.shape[0], base.shape[1], digests, against)
+        own = None if first is None else compare_logits(first, base)
+        first = base if first is None else first
+        result = Identity(ubatch, base.shape[0], base.shape[1], digests, against, own)
         results.append(result)
         folder.record(
             "identity",
@@ -100,6 +107,7 @@ def measure_identity(
             vocabulary=result.vocabulary,
             sha256=digests,
             against_base={name: vars(diff) for name, diff in against.items()},
+            own=None if own is None else vars(own),
         )
     return results
 
@@ -129,6 +137,7 @@ def compare_logits(base: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
         max_kld=float(kld.max()),
         max_abs=float(np.abs(a - b).max()),
         same_top=float(np.mean(a.argmax(axis=1) == b.argmax(axis=1))),
+        klds=tuple(kld.tolist()),
     )
 
 

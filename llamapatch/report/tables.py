@@ -108,7 +108,7 @@ def logits_table(found: RoundResult, title: str) -> Table:
         far = logits.verdict != "identical" and logits.nmse is not None
         rows.append(
             {
-                "arm": ARM_NAMES[logits.arm],
+                "arm": ARM_NAMES[logits.arm] + (", against its own -ub 512" if logits.arm == BASE else ""),
                 "micro-batch": str(logits.ubatch),
                 "bytes": logits.verdict,
                 "error (NMSE)": f"{logits.nmse:.2e}" if far else "-",

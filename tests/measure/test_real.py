@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llamapatch.judge.comparison import judge_round
-from llamapatch.measure.arms import AGAIN, OFF, make_arms
+from llamapatch.measure.arms import AGAIN, BASE, OFF, make_arms
 from llamapatch.measure.inputs import given_model, given_text, quantised_model
 from llamapatch.measure.progress import Progress
 from llamapatch.measure.runs import RunFolder
@@ -55,7 +55,11 @@ def test_a_build_compared_with_itself_is_identical(tmp_path: Path, type_name: st
     # The only complaint may be that this "patched" build has no counters.
     assert all("wrote no statistics" in problem.what for problem in found.problems), found.problems
     result = judge_round(found.rounds[0])
-    assert {logits.verdict for logits in result.logits} == {"identical"} and len(result.logits) == 4
+    arms = [logits for logits in result.logits if logits.arm != BASE]
+    assert {logits.verdict for logits in arms} == {"identical"} and len(arms) == 4
+    # Upstream's own two paths differ, which is what an equivalent patch is held against.
+    (own,) = (logits for logits in result.logits if logits.arm == BASE)
+    assert own.ubatch == 1 and own.verdict == "different" and 0 < (own.nmse or 0) < 1e-2
     quality = {entry.arm: entry for entry in result.quality}
     assert quality[OFF].perplexity == quality[AGAIN].perplexity > 1
     assert abs(quality[OFF].mean_kld) < 1e-5 and quality[OFF].windows == 2
