@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from llamapatch.measure.gpu import Gpus, GpuWindow
 
 # More than this much of a core used by others while a sample ran makes it a contended sample.
 CONTENDED_CORES = 0.3
@@ -23,10 +26,13 @@ _FLAGS = (
     "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
 _POWERCAP = Path("/sys/class/powercap")
+_CPUFREQ = Path("/sys/devices/system/cpu")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
-def describe_machine() -> dict[str, Any]:
-    """What stays the same during a run. `id` is a hash of it: figures of different ids must not be compared."""
+def describe_machine(gpus: Gpus | None = None) -> dict[str, Any]:
+    """What stays the same during a run. `id` is a hash of it: figures of different ids must not be compared. With
+    `gpus`, they are part of the machine."""
     model, flags = _cpu()
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}",
@@ -38,7 +44,10 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
     }
-    key = "\n".join(f"{name}={facts[name]}" for name in ("architecture", "cpu", "flags", "cores"))
+    if gpus is not None:
+        facts["gpus"] = gpus.describe()
+    parts = ("architecture", "cpu", "flags", "cores", *(["gpus"] if gpus is not None else []))
+    key = "\n".join(f"{name}={facts[name]}" for name in parts)
     return {"id": hashlib.sha256(key.encode()).hexdigest()[:12], **facts}
 
 
@@ -68,15 +77,19 @@ class Load:
 @dataclass(frozen=True)
 class Window:
     """What happened between two readings while a child ran: `other_cores` is CPU time of everyone else per second,
-    `steal_cores` time the hypervisor took away per second, `joules` of the packages where they are counted."""
+    `steal_cores` time the hypervisor took away per second, `joules` of the packages where they are counted, `mhz` the
+    median clock rate of the cores, `gpu` what happened on the GPUs."""
 
     other_cores: float | None
     steal_cores: float | None
     joules: float | None
+    mhz: float | None = None
+    gpu: GpuWindow | None = None
 
     @property
     def contended(self) -> bool:
-        return max(self.other_cores or 0.0, self.steal_cores or 0.0) > CONTENDED_CORES
+        gpu = self.gpu is not None and self.gpu.contended
+        return gpu or max(self.other_cores or 0.0, self.steal_cores or 0.0) > CONTENDED_CORES
 
 
 def between(before: Load, after: Load, seconds: float, child_cpu: float) -> Window:
@@ -118,6 +131,19 @@ def read_joules(root: Path = _POWERCAP) -> float | None:
         total += int(text) / 1e6
         found = True
     return total if found else None
+
+
+def cpu_mhz(cpufreq: Path = _CPUFREQ, cpuinfo: Path = _CPUINFO) -> float | None:
+    """The mean clock rate, just now, of the cores that we may use, in MHz; None where the system does not tell (a
+    virtual machine's ``/proc/cpuinfo`` tells a constant)."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    told = [_read(cpufreq / f"cpu{core}/cpufreq/scaling_cur_freq") for core in allowed]
+    khz = [int(text) for text in told if text and text.isdecimal()]
+    if khz:
+        return sum(khz) / len(khz) / 1e3
+    mhz = [float(rate) for rate in re.findall(r"^cpu MHz\s*:\s*([0-9.]+)$", _read(cpuinfo) or "", re.M)]
+    mine = [mhz[core] for core in allowed if core < len(mhz)]
+    return sum(mine) / len(mine) if mine else None
 
 
 def _cpu() -> tuple[str, list[str]]:
