@@ -15,6 +15,7 @@ from llamapatch.errors import UsageProblem
 from llamapatch.judge.comparison import activities, judge_kernels, judge_round, undecided
 from llamapatch.judge.result import ArmInfo, Comparison, ProblemInfo, TextInfo
 from llamapatch.judge.verdict import level_of
+from llamapatch.measure.gpu import Gpus
 from llamapatch.measure.machine import describe_machine, read_joules
 from llamapatch.measure.prepare import Plan, Request, make_plan, prepare
 from llamapatch.measure.progress import Progress
@@ -53,7 +54,8 @@ def compare(
         folder = RunFolder.create(settings.state / "runs", request.keep)
     if opened is not None:
         opened(folder)
-    machine = describe_machine()
+    folder.gpus = Gpus.find()
+    machine = describe_machine(folder.gpus)
     folder.write_json("machine.json", machine)
     folder.write_json(
         "request.json",

@@ -77,6 +77,16 @@ class GpuWindow:
         ends = {"before": [vars(s) for s in self.before], "after": [vars(s) for s in self.after]}
         return vars(self) | ends | {"contended": self.contended}
 
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> GpuWindow:
+        """A window from its `data`."""
+        ends = {
+            end: tuple(GpuState(**(state | {"throttles": tuple(state["throttles"])})) for state in data[end])
+            for end in ("before", "after")
+        }
+        kept = {name: value for name, value in data.items() if name != "contended"}
+        return cls(**(kept | ends | {"throttles": tuple(data["throttles"])}))
+
 
 class Gpus:
     """The GPUs that our processes can see. `nvml` is the module ``pynvml`` or something of its shape."""

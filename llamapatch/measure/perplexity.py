@@ -98,7 +98,7 @@ def save_base_logits(
     Raises `UsageProblem` for a text of fewer than two windows, `NotMeasured` when the tool did not finish its work.
     """
     windows = _affordable_windows(model, load)
-    key = _key(arm, model_sha256, load, windows)
+    key = _key(folder, arm, model_sha256, load, windows)
     path = cache / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.logits"
     stored = _from_cache(path)
     if stored is not None:
@@ -146,7 +146,9 @@ def fingerprint(bin_folder: Path, tool: str) -> str:
     return digest.hexdigest()
 
 
-def _key(arm: Arm, model_sha256: str, load: TextLoad, windows: int | None) -> dict[str, str | int | None]:
+def _key(
+    folder: RunFolder, arm: Arm, model_sha256: str, load: TextLoad, windows: int | None
+) -> dict[str, str | int | None]:
     """Everything that decides the bytes of the file. Kernels choose their instructions by the processor, and how work
     is split, by the number of threads; both may change the last digit."""
     arm.tool(TOOL)
@@ -158,7 +160,7 @@ def _key(arm: Arm, model_sha256: str, load: TextLoad, windows: int | None) -> di
         "context": load.context,
         "windows": windows,
         "threads": load.threads,
-        "machine": str(describe_machine()["id"]),
+        "machine": str(describe_machine(folder.gpus)["id"]),
     }
 
 

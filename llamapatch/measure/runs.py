@@ -12,13 +12,15 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llamapatch.errors import NotMeasured, UsageProblem
 from llamapatch.measure.arms import Arm
+from llamapatch.measure.gpu import Gpus, GpuWindow
 from llamapatch.measure.machine import Load, Window, between
+from llamapatch.measure.sampler import Sampler
 from llamapatch.measure.stats import Activity, read_stats
 from llamapatch.process import Completed, run
 
@@ -43,6 +45,7 @@ class RunFolder:
     runs: list[Run] = field(default_factory=list)
     # What an earlier session finished: step key -> its line of processes.jsonl.
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gpus: Gpus | None = None
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
@@ -105,8 +108,10 @@ class RunFolder:
             stem += f"-{secrets.token_hex(2)}"
         stats_file = self.path / "stats" / f"{stem}.json"
         before = Load.now()
-        done = run([program, *args], env=arm.environment(stats_file), check=False, timeout=timeout)
+        with Sampler(self.gpus) as sampler:
+            done = run([program, *args], env=arm.environment(stats_file), check=False, timeout=timeout)
         window = between(before, Load.now(), done.seconds, done.cpu_seconds)
+        window = replace(window, mhz=sampler.mhz, gpu=sampler.gpu)
         (self.path / "out" / f"{stem}.out").write_text(done.stdout, encoding="utf-8")
         (self.path / "out" / f"{stem}.err").write_text(done.stderr, encoding="utf-8")
         if not arm.patched and stats_file.is_file():
@@ -132,6 +137,8 @@ class RunFolder:
                 "other_cores": window.other_cores,
                 "steal_cores": window.steal_cores,
                 "joules": window.joules,
+                "mhz": window.mhz,
+                "gpu": window.gpu.data() if window.gpu is not None else None,
                 "output": f"out/{stem}.out",
             },
         )
@@ -156,7 +163,8 @@ class RunFolder:
             cpu_seconds=row["cpu_seconds"],
             peak_rss=row["peak_rss"],
         )
-        window = Window(row["other_cores"], row["steal_cores"], row["joules"])
+        gpu = GpuWindow.read(row["gpu"]) if row.get("gpu") else None
+        window = Window(row["other_cores"], row["steal_cores"], row["joules"], row.get("mhz"), gpu)
         self._append("processes.jsonl", row | {"number": number})
         return Run(number, arm.name, program.name, done, window, read_stats(stats) if arm.patched else None)
 

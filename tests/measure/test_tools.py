@@ -191,7 +191,7 @@ def test_base_logits_are_measured_once_for_each_set_of_inputs(
     ]
     (build / "libggml-cpu.so.0").write_bytes(b"compiled again in the same place")
     others.append(save())
-    monkeypatch.setattr(perplexity, "describe_machine", lambda: {"id": "another processor"})
+    monkeypatch.setattr(perplexity, "describe_machine", lambda gpus: {"id": "another processor"})
     others.append(save())
     assert not any(other.cached for other in others)
     assert len({first.path, *(other.path for other in others)}) == 8
