@@ -88,18 +88,18 @@ def _equivalent(found: RoundResult) -> Iterator[Finding]:
         )
         said = f"-ub {logits.ubatch}: NMSE {logits.nmse:.2e} against upstream's logits, {why}."
         yield Finding(name, "pass" if logits.nmse <= limit else "fail", said)
-    floor, on = _pair(found)
-    if floor is None or on is None:
-        yield Finding("KL divergence", "not measured", "the quality of the on arm was not measured.")
-        return
     own_kld = max((logits.mean_kld or 0.0 for logits in own), default=0.0)
-    limits = {
-        f"{KLD:.0e} nats allowed": KLD,
-        f"{FLOORS} x the A/A floor of {floor.mean_kld:.1e} allowed": FLOORS * floor.mean_kld,
-        f"upstream's own between -ub 1 and -ub 512 is {own_kld:.1e}": own_kld,
-    }
-    why = max(limits, key=lambda key: limits[key])
-    yield _kld(on, floor, limits[why], why)
+    for floor, on in _pairs(found):
+        if floor is None or on is None:
+            yield Finding("KL divergence", "not measured", "the quality of the on arm was not measured.")
+            continue
+        limits = {
+            f"{KLD:.0e} nats allowed": KLD,
+            f"{FLOORS} x the A/A floor of {floor.mean_kld:.1e} allowed": FLOORS * floor.mean_kld,
+            f"upstream's own between -ub 1 and -ub 512 is {own_kld:.1e}": own_kld,
+        }
+        why = max(limits, key=lambda key: limits[key])
+        yield _kld(on, floor, limits[why], why)
 
 
 def _lossy(found: RoundResult, meta: PatchMeta) -> Iterator[Finding]:
@@ -107,21 +107,20 @@ def _lossy(found: RoundResult, meta: PatchMeta) -> Iterator[Finding]:
     if gate.max_kld is None and gate.max_delta_ln_ppl is None and gate.min_top1 is None:
         yield Finding("budgets", "not measured", "the patch is lossy and declares no budget in [gate] of patch.toml.")
         return
-    floor, on = _pair(found)
-    if floor is None or on is None:
-        yield Finding("budgets", "not measured", "the quality of the on arm was not measured.")
-        return
-    if gate.max_kld is not None:
-        if gate.max_kld < CLEAR * max(floor.mean_kld, 0.0):
-            yield _kld_of_logits([x for x in found.logits if x.arm == ON], gate.max_kld, floor.mean_kld)
-        else:
+    for floor, on in _pairs(found):
+        if floor is None or on is None:
+            yield Finding("budgets", "not measured", "the quality of the on arm was not measured.")
+            continue
+        if gate.max_kld is not None and gate.max_kld >= CLEAR * floor.mean_kld:
             yield _kld(on, floor, gate.max_kld, f"{gate.max_kld:.2e} budgeted")
-    if gate.max_delta_ln_ppl is not None:
-        word = _below(on.ln_ratio_low, on.ln_ratio_high, gate.max_delta_ln_ppl)
-        said = f"delta ln perplexity {on.ln_ratio:+.2e}{_span(on.ln_ratio_low, on.ln_ratio_high)}"
-        yield Finding("perplexity", word, f"{said}, {gate.max_delta_ln_ppl:.2e} budgeted.")
-    if gate.min_top1 is not None:
-        yield _top1(on, gate.min_top1)
+        elif gate.max_kld is not None:
+            yield _kld_of_logits([x for x in found.logits if x.arm == ON], gate.max_kld, floor.mean_kld)
+        if gate.max_delta_ln_ppl is not None:
+            word = _below(on.ln_ratio_low, on.ln_ratio_high, gate.max_delta_ln_ppl)
+            said = f"delta ln perplexity {on.ln_ratio:+.2e}{_span(on.ln_ratio_low, on.ln_ratio_high)}{_over(on)}"
+            yield Finding("perplexity", word, f"{said}, {gate.max_delta_ln_ppl:.2e} budgeted.")
+        if gate.min_top1 is not None:
+            yield _top1(on, gate.min_top1)
 
 
 def _kld(on: Quality, floor: Quality, limit: float, why: str) -> Finding:
@@ -129,7 +128,7 @@ def _kld(on: Quality, floor: Quality, limit: float, why: str) -> Finding:
     excess = on.mean_kld - floor.mean_kld
     word = _below(on.mean_kld_low, on.mean_kld_high, limit)
     span = _span(on.mean_kld_low, on.mean_kld_high)
-    said = f"KL divergence {excess:.2e}{span} above the floor over {on.windows} windows, {why}."
+    said = f"KL divergence {excess:.2e}{span} above the floor{_over(on)}, {why}."
     return Finding("KL divergence", word, said)
 
 
@@ -154,7 +153,8 @@ def _top1(on: Quality, least: float) -> Finding:
     tokens = on.windows * (on.context - 1 - on.context // 2)
     found = stats.binomtest(round(on.same_top * tokens), tokens).proportion_ci(method="wilson")
     word = _below(-float(found.high), -float(found.low), -least)
-    said = f"top-1 agreement {on.same_top:.4f}{_span(float(found.low), float(found.high), '.4f')}, {least} demanded."
+    span = _span(float(found.low), float(found.high), ".4f")
+    said = f"top-1 agreement {on.same_top:.4f}{span}{_over(on)}, {least} demanded."
     return Finding("top-1 agreement", word, said)
 
 
@@ -171,7 +171,17 @@ def _span(low: float | None, high: float | None, form: str = ".2e") -> str:
     return f" [{low:{form}}, {high:{form}}]" if low is not None and high is not None else " (too few windows)"
 
 
-def _pair(found: RoundResult) -> tuple[Quality | None, Quality | None]:
-    """The unpatched build against itself, and the ``on`` arm."""
-    floor = next((quality for quality in found.quality if quality.floor), None)
-    return floor, next((quality for quality in found.quality if quality.arm == ON), None)
+def _over(on: Quality) -> str:
+    return f" over {on.windows} windows of {on.context}"
+
+
+def _pairs(found: RoundResult) -> list[tuple[Quality | None, Quality | None]]:
+    """For each length of context: the unpatched build against itself, and the ``on`` arm."""
+    pairs: dict[int, list[Quality | None]] = {}
+    for quality in found.quality:
+        pair = pairs.setdefault(quality.context, [None, None])
+        if quality.floor:
+            pair[0] = quality
+        elif quality.arm == ON:
+            pair[1] = quality
+    return [(floor, on) for floor, on in pairs.values()] or [(None, None)]

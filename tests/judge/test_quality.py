@@ -9,7 +9,7 @@ import pytest
 from llamapatch.judge.quality import Finding, judge_identity, judge_quality
 from llamapatch.judge.result import RoundResult
 from llamapatch.measure.arms import ON
-from tests.judge.test_gate import meta
+from tests.judge.test_rules import meta
 from tests.report.conftest import comparison, logits, quality
 
 
@@ -55,7 +55,7 @@ def test_a_patch_without_a_switch_is_judged_elsewhere() -> None:
 def test_equivalent_holds_both_bounds() -> None:
     assert judge_quality(found(), meta()) == [
         Finding("logits error -ub 512", "pass", "-ub 512: NMSE 1.00e-07 against upstream's logits, 1e-06 allowed."),
-        Finding("KL divergence", "pass", "KL divergence 5.00e-04 [4.00e-04, 6.00e-04] above the floor over 128 windows, 1e-03 nats allowed."),
+        Finding("KL divergence", "pass", "KL divergence 5.00e-04 [4.00e-04, 6.00e-04] above the floor over 128 windows of 512, 1e-03 nats allowed."),
     ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_the_floor_is_taken_off_and_widens_the_limit() -> None:
     (finding,) = (f for f in judge_quality(found(on, {"mean_kld": 5e-4}), meta()) if f.name == "KL divergence")
     assert finding.word == "inconclusive"  # three times 5e-4 lies within the interval
     assert finding.said == (
-        "KL divergence 1.50e-03 [1.40e-03, 1.60e-03] above the floor over 128 windows, "
+        "KL divergence 1.50e-03 [1.40e-03, 1.60e-03] above the floor over 128 windows of 512, "
         "3 x the A/A floor of 5.0e-04 allowed."
     )
 
@@ -86,7 +86,7 @@ def test_upstreams_own_difference_is_the_limit_where_it_is_larger() -> None:
     worse = {"mean_kld": 1.5e-3, "mean_kld_low": 1.4e-3, "mean_kld_high": 1.6e-3}
     assert judge_quality(found(worse, compared=[on, own]), meta()) == [
         Finding("logits error -ub 512", "pass", "-ub 512: NMSE 3.00e-05 against upstream's logits, upstream's own between -ub 1 and -ub 512 is 4.0e-05."),
-        Finding("KL divergence", "pass", "KL divergence 1.50e-03 [1.40e-03, 1.60e-03] above the floor over 128 windows, upstream's own between -ub 1 and -ub 512 is 2.0e-03."),
+        Finding("KL divergence", "pass", "KL divergence 1.50e-03 [1.40e-03, 1.60e-03] above the floor over 128 windows of 512, upstream's own between -ub 1 and -ub 512 is 2.0e-03."),
     ]  # fmt: skip
     without = judge_quality(found(worse, compared=[on]), meta())
     assert [f.word for f in without] == ["fail", "fail"]
@@ -110,13 +110,25 @@ def test_what_was_not_measured_never_passes() -> None:
     ]
 
 
+def test_every_context_is_judged() -> None:
+    data = found().model_dump()
+    long = [row | {"context": 2048, "windows": 32} for row in data["quality"]]
+    long[1] |= {"mean_kld": 2e-3, "mean_kld_low": 1.9e-3, "mean_kld_high": 2.1e-3}
+    data["quality"] += long
+    judged = judge_quality(RoundResult.model_validate(data), meta())
+    assert [f.word for f in judged] == ["pass", "pass", "fail"]
+    assert "over 32 windows of 2048" in judged[2].said
+    data["quality"].pop()
+    assert [f.word for f in judge_quality(RoundResult.model_validate(data), meta())] == ["pass", "pass", "not measured"]
+
+
 def test_lossy_budgets_are_held_by_their_bounds() -> None:
     budgets = {"max_kld": 1e-2, "max_delta_ln_ppl": 0.004, "min_top1": 0.99}
     lossy = meta(effect={"class": "lossy"}, gate=budgets)
     assert judge_quality(found(), lossy) == [
-        Finding("KL divergence", "pass", "KL divergence 5.00e-04 [4.00e-04, 6.00e-04] above the floor over 128 windows, 1.00e-02 budgeted."),
-        Finding("perplexity", "pass", "delta ln perplexity +1.00e-03 [-1.00e-03, 3.00e-03], 4.00e-03 budgeted."),
-        Finding("top-1 agreement", "pass", "top-1 agreement 0.9950 [0.9942, 0.9957], 0.99 demanded."),
+        Finding("KL divergence", "pass", "KL divergence 5.00e-04 [4.00e-04, 6.00e-04] above the floor over 128 windows of 512, 1.00e-02 budgeted."),
+        Finding("perplexity", "pass", "delta ln perplexity +1.00e-03 [-1.00e-03, 3.00e-03] over 128 windows of 512, 4.00e-03 budgeted."),
+        Finding("top-1 agreement", "pass", "top-1 agreement 0.9950 [0.9942, 0.9957] over 128 windows of 512, 0.99 demanded."),
     ]  # fmt: skip
     tight = meta(effect={"class": "lossy"}, gate={"max_kld": 3e-4, "max_delta_ln_ppl": 0.002, "min_top1": 0.9956})
     assert [f.word for f in judge_quality(found(), tight)] == ["fail", "inconclusive", "inconclusive"]
