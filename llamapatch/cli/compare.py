@@ -26,7 +26,9 @@ _PATH = click.Path(path_type=Path)
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @click.option("--without", multiple=True, metavar="ID", help="Leave a patch out (repeatable).")
 @click.option("--only", multiple=True, metavar="ID", help="Switch on only this patch (repeatable; default: all).")
-@click.option("--model", type=_PATH, metavar="GGUF", help="Your own model, measured as it is.")
+@click.option(
+    "--model", type=_PATH, metavar="GGUF", help="Your own model, measured as it is; `stress`: the twin with outliers."
+)
 @click.option("--text", type=_PATH, metavar="FILE", help="Your own evaluation text (UTF-8).")
 @click.option("--quick", "profile", flag_value="quick", help="Minutes: the reference model, short.")
 @click.option("--full", "profile", flag_value="full", help="Hours, unattended: synthetic 1B shapes too.")

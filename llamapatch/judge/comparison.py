@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from llamapatch.judge.energy import gpu_peak, joules_per_token
 from llamapatch.judge.paired import Estimate, estimate
 from llamapatch.judge.result import (
+    GreedyResult,
     KernelResult,
     LogitsResult,
     Memory,
@@ -137,10 +139,15 @@ def judge_round(found: Round, looks: int = 1) -> RoundResult:
         scenarios={name: scenario.title for name, scenario in found.plan.scenarios.items()},
         quality=[q for context, told in found.divergences.items() for q in _quality(told, context)],
         logits=_logits(found),
+        greedy=[
+            GreedyResult(arm=a.arm, tokens=a.tokens, equal=a.equal, mean_agreed=a.mean_agreed, agreed=list(a.agreed))
+            for a in found.greedy
+        ],
         speed=ratios_of(speed_metrics(found), arms, "speed", looks),
         cost=ratios_of(_costs(found), arms, "amount", looks),
         memory=_memory(found),
         cpu_seconds_per_token=_cpu_per_token(found, [BASE, *arms]),
+        joules_per_token=_joules_per_token(found),
     )
 
 
@@ -183,6 +190,13 @@ def _cpu_per_token(found: Round, arms: Sequence[str]) -> dict[str, float]:
             for arm in arms
             if any(s.arm == arm for s in speeds)
         }
+    return {}
+
+
+def _joules_per_token(found: Round) -> dict[str, dict[str, float]]:
+    """Of the first scenario, as the CPU seconds."""
+    for name, speeds in found.speeds.items():
+        return joules_per_token(speeds, found.plan.scenarios[name].tokens_per_process)
     return {}
 
 
@@ -320,6 +334,7 @@ def _logits(found: Round) -> list[LogitsResult]:
 def _memory(found: Round) -> list[Memory]:
     out = []
     first = next(iter(found.divergences.values()), {})
+    every = [speed for speeds in found.speeds.values() for speed in speeds]
     for arm in (BASE, OFF, ON):
         peaks = [speed.peak_rss for speeds in found.speeds.values() for speed in speeds if speed.arm == arm]
         # The unpatched build's own quality run is the A/A one.
@@ -330,6 +345,7 @@ def _memory(found: Round) -> list[Memory]:
             Memory(
                 arm=arm,
                 peak_rss=statistics.median(peaks) / MIB if peaks else None,
+                peak_gpu=None if (gpu := gpu_peak(every, arm)) is None else gpu / MIB,
                 buffers={kind: sum(sizes.values()) for kind, sizes in (told.buffers if told else {}).items()},
             )
         )

@@ -116,6 +116,20 @@ class LogitsResult(Part):
     sha256: str
 
 
+class GreedyResult(Part):
+    """One arm's greedy continuations of held-out prompts against the unpatched build's.
+
+    `agreed` are, for each prompt, the tokens before the first difference, of `tokens`; `equal` the share of prompts
+    without one, 0 to 1, `mean_agreed` the mean of `agreed`. The arm ``base-again`` is the floor.
+    """
+
+    arm: str
+    tokens: int
+    equal: Finite
+    mean_agreed: Finite
+    agreed: list[int]
+
+
 class PatchActivity(Part):
     """What a patch counted in the ``on`` arm."""
 
@@ -127,10 +141,12 @@ class PatchActivity(Part):
 
 
 class Memory(Part):
-    """An arm's memory in MiB: peak resident set, and the buffers llama.cpp reports by kind (None: not reported)."""
+    """An arm's memory in MiB: peak resident set, peak on the GPUs, and the buffers llama.cpp reports by kind (None: not
+    reported)."""
 
     arm: str
     peak_rss: Finite | None
+    peak_gpu: Finite | None = None
     buffers: dict[str, Finite]
 
 
@@ -142,10 +158,12 @@ class RoundResult(Part):
     scenarios: dict[str, str]
     quality: list[Quality]
     logits: list[LogitsResult]
+    greedy: list[GreedyResult] = []
     speed: list[Ratio]
     cost: list[Ratio]
     memory: list[Memory]
     cpu_seconds_per_token: dict[str, Finite]
+    joules_per_token: dict[str, dict[str, Finite]] = {}
 
 
 class KernelResult(Part):

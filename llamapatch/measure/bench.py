@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llamapatch.measure.arms import Arm
+from llamapatch.measure.gpu import GpuWindow
 from llamapatch.measure.runs import Run, RunFolder, failed
 from llamapatch.measure.scenario import Scenario
 
@@ -29,7 +30,7 @@ BATCHED_TOOL = "llama-batched-bench"
 class Speed:
     """The figures of one process: nanoseconds by test, of the fastest repetition (`ns`) and of the median one
     (`typical_ns`); CPU seconds and peak memory in bytes of the whole process, energy in joules where counted, and
-    whether others kept the machine busy meanwhile."""
+    whether others kept the machine busy meanwhile; what happened on the GPUs."""
 
     block: int
     arm: str
@@ -40,6 +41,7 @@ class Speed:
     joules: float | None
     contended: bool
     build_commit: str
+    gpu: GpuWindow | None = None
 
 
 def tool_of(scenario: Scenario) -> str:
@@ -91,6 +93,7 @@ def measure_speed(
         joules=run.window.joules,
         contended=run.window.contended,
         build_commit=", ".join(sorted(commits)),
+        gpu=run.window.gpu,
     )
 
 

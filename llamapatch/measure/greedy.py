@@ -32,9 +32,8 @@ _HEADER = struct.Struct("<4sII")  # magic, version, number of tokens
 
 @dataclass(frozen=True)
 class Writing:
-    """How much is written: `prompts` places of the text, `tokens` tokens after each."""
+    """How much is written: `tokens` tokens after each prompt, on `threads` threads."""
 
-    prompts: int
     tokens: int
     threads: int
 
@@ -99,6 +98,9 @@ def measure_greedy(
     read the prompt as other tokens than base.
     """
     agreed: dict[str, list[int]] = {arm.name: [] for arm in arms if arm.name != BASE}
+    lacking = [arm.name for arm in arms if not (arm.bin / TOOL).is_file()]
+    if lacking:
+        raise NotMeasured(f"{TOOL} is not among the tools of the arm{'s' * (len(lacking) > 1)} {', '.join(lacking)}.")
     by_name = {arm.name: arm for arm in arms}
     order = [by_name[BASE], *(arm for arm in arms if arm.name != BASE)]
     for number, prompt in enumerate(prompts):

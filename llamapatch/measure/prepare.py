@@ -21,6 +21,7 @@ from llamapatch.measure import inputs
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, PEER, Arm, make_arms
 from llamapatch.measure.bench import BATCHED_TOOL
 from llamapatch.measure.bench import TOOL as BENCH
+from llamapatch.measure.greedy import TOOL as COMPLETION
 from llamapatch.measure.identity import TOOL as RESULTS
 from llamapatch.measure.machine import free_cores
 from llamapatch.measure.perplexity import TOOL as PERPLEXITY
@@ -28,6 +29,7 @@ from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.scenario import REFERENCE, Profile, Scenario, cores, load_scenarios
 from llamapatch.measure.session import Job, KernelPlan, RoundPlan
 from llamapatch.models.reference import reference_model
+from llamapatch.models.stress import stress_model
 from llamapatch.series.load import Series, load_series
 from llamapatch.series.select import Selection, select
 from llamapatch.tree.state import applied_ids
@@ -35,8 +37,11 @@ from llamapatch.tree.variants import base_variant, selected_variant
 from llamapatch.upstream.fetch import Upstream, ensure_upstream
 
 Report = Callable[[str], None]
-TARGETS = (PERPLEXITY, BENCH, BATCHED_TOOL, RESULTS, inputs.QUANTIZE)
+TARGETS = (PERPLEXITY, BENCH, BATCHED_TOOL, RESULTS, COMPLETION, inputs.QUANTIZE)
 VOCABULARY_MODEL = "{vocab_model}"
+# What --model may name besides a file: the packaged model, and its twin with activation outliers.
+STRESS = Path("stress")
+PACKAGED = (Path(REFERENCE), STRESS)
 # Models whose text quality means something.
 TRAINED = (REFERENCE,)
 
@@ -61,6 +66,11 @@ class Request:
     peers: dict[str, Path] = field(default_factory=dict)
     only: tuple[str, ...] = ()
 
+    @property
+    def given_model(self) -> Path | None:
+        """The user's own model; None where it is one of the packaged ones."""
+        return None if self.model in (None, *PACKAGED) else self.model
+
     def check(self) -> None:
         """Raise `UsageProblem` for what can be refused before anything is fetched or built."""
         for name, value, least in (
@@ -75,8 +85,8 @@ class Request:
         for name, folder in folders.items():
             if folder is not None and not folder.is_dir():
                 raise UsageProblem(f"{name} {folder} is no folder.", "Give the bin folder of a llama.cpp build.")
-        if self.model is not None:
-            inputs.given_model(self.model)
+        if self.given_model is not None:
+            inputs.given_model(self.given_model)
         if self.text is not None:
             inputs.given_text(self.text)
 
@@ -119,7 +129,9 @@ class Plan:
             "arms": [BASE, AGAIN, OFF, *([ON] if self.switches else []), *(PEER + name for name in request.peers)],
             "switches": dict(self.switches),
             "models": [
-                f"{request.model}" if request.model and name == REFERENCE else f"{name} model, {type_name}"
+                f"{request.given_model}"
+                if request.given_model and name == REFERENCE
+                else f"{(request.model if name == REFERENCE else None) or name} model, {type_name}"
                 for name, type_name in self.models
             ],
             "scenarios": list(dict.fromkeys(name for found in self.models.values() for name in found)),
@@ -162,7 +174,7 @@ def make_plan(settings: Settings, request: Request) -> Plan:
         if scenario.type:
             wanted: tuple[str, ...] = (scenario.type,)
         else:
-            wanted = ("as given",) if request.model and scenario.model == REFERENCE else tuple(types)
+            wanted = ("as given",) if request.given_model and scenario.model == REFERENCE else tuple(types)
         for type_name in wanted:
             models.setdefault((scenario.model, type_name), {})[name] = scenario
     threads = request.threads or (free_cores() if profile.threads == "free" else cores())
@@ -257,19 +269,19 @@ class _ModelMaker:
     report: Report
 
     def is_given(self, name: str) -> bool:
-        return name == REFERENCE and self.request.model is not None
+        return name == REFERENCE and self.request.given_model is not None
 
     def make(self, name: str, type_name: str) -> inputs.ModelFile:
         """The reference model (or the user's instead) or a synthetic shape."""
         cache = self.settings.state / "models"
         if self.is_given(name):
-            assert self.request.model is not None
-            return inputs.given_model(self.request.model)
+            assert self.request.given_model is not None
+            return inputs.given_model(self.request.given_model)
         if name == REFERENCE:
-            self.report(f"reference model as {type_name}")
-            return inputs.quantised_model(
-                self.folder, self.base, inputs.given_model(reference_model()), type_name, cache
-            )
+            stressed = self.request.model == STRESS
+            self.report(f"{'stress' if stressed else 'reference'} model as {type_name}")
+            source = stress_model(cache) if stressed else reference_model()
+            return inputs.quantised_model(self.folder, self.base, inputs.given_model(source), type_name, cache)
         self.report(f"{name} in {type_name}")
         at = self.fetched()
         return inputs.synthetic_model(cache, name, type_name, Git(at.git_dir), at.tree, self.report)

@@ -15,6 +15,7 @@ from pathlib import Path
 from llamapatch.errors import NotMeasured
 from llamapatch.measure.arms import BASE, OFF, ON, PEER, Arm
 from llamapatch.measure.bench import Speed, measure_speed
+from llamapatch.measure.greedy import Agreement, Writing, cut_prompts, measure_greedy
 from llamapatch.measure.identity import Identity, measure_identity
 from llamapatch.measure.inputs import ModelFile, TextFile, cut_prompt
 from llamapatch.measure.kernels import KernelSample, measure_kernels
@@ -83,6 +84,7 @@ class Round:
     plan: RoundPlan
     divergences: dict[int, dict[str, Divergence]] = field(default_factory=dict)
     identity: list[Identity] = field(default_factory=list)
+    greedy: list[Agreement] = field(default_factory=list)
     speeds: dict[str, list[Speed]] = field(default_factory=dict)
     activity: dict[str, Activity] = field(default_factory=dict)
 
@@ -188,6 +190,15 @@ class _Collector:
                 cut_prompt(job.text, profile.prompt_bytes, self.folder),
                 job.threads,
                 step=lambda text: self.progress.step(f"{where}: {text}", LOGITS_SECONDS),
+            )
+        with self._part(f"greedy text, {where}"):
+            result.greedy = measure_greedy(
+                self.folder,
+                job.arms,
+                plan.model.path,
+                cut_prompts(job.text, _prompts(profile), self.folder),
+                Writing(GREEDY_TOKENS, job.threads),
+                step=lambda text: self.progress.step(f"{where}: {text}", GREEDY_SECONDS * (1 + len(job.arms))),
             )
 
     def _divergences(self, plan: RoundPlan, load: TextLoad, out: dict[str, Divergence], where: str) -> None:
@@ -300,6 +311,9 @@ def _check_reached(job: Job, found: Measurements) -> None:
 WINDOW_SECONDS = 0.15
 LOGITS_SECONDS = 1.5
 KERNEL_SECONDS = 3.0
+GREEDY_SECONDS = 0.3
+# Tokens that each arm writes after each prompt.
+GREEDY_TOKENS = 48
 
 
 def expected_seconds(job: Job) -> float:
@@ -312,8 +326,14 @@ def expected_seconds(job: Job) -> float:
                 windows = profile.windows * profile.context // context or all_windows(job.text, context)
                 total_seconds += WINDOW_SECONDS * windows * len(job.arms)
             total_seconds += LOGITS_SECONDS * 2 * own
+            total_seconds += GREEDY_SECONDS * (1 + len(job.arms)) * _prompts(profile)
         total_seconds += sum(_scenario_seconds(s, profile, len(job.arms)) for s in plan.scenarios.values())
     return total_seconds
+
+
+def _prompts(profile: Profile) -> int:
+    """How many prompts are continued: few where little of the text is evaluated."""
+    return 8 if profile.windows else 32
 
 
 def _scenario_seconds(scenario: Scenario, profile: Profile, arms: int) -> float:

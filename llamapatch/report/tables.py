@@ -48,6 +48,7 @@ def all_tables(result: Comparison) -> list[Table]:
             speed_table(found.speed, f"Speed ({name})", result.level),
             quality_table(found, f"Text quality ({name})"),
             logits_table(found, f"Logits ({name})"),
+            greedy_table(found, f"Greedy text ({name})"),
             cost_table(found, f"Memory and processor time ({name})"),
         ]
     for kernel in result.kernels:
@@ -122,6 +123,19 @@ def logits_table(found: RoundResult, title: str) -> Table:
     return Table(title, pd.DataFrame(rows), note)
 
 
+def greedy_table(found: RoundResult, title: str) -> Table:
+    """How long each arm writes the same text as the unpatched build."""
+    rows = [
+        {
+            "arm": arm_name(greedy.arm),
+            "same text": f"{round(greedy.equal * len(greedy.agreed))} of {len(greedy.agreed)} prompts",
+            "tokens before the first difference": f"{greedy.mean_agreed:.1f} of {greedy.tokens} (mean)",
+        }
+        for greedy in found.greedy
+    ]
+    return Table(title, pd.DataFrame(rows), "Held-out prompts continued at temperature 0, compared token by token.")
+
+
 def cost_table(found: RoundResult, title: str) -> Table:
     """Peak memory, buffers, CPU time, energy."""
     rows = []
@@ -143,8 +157,14 @@ def cost_table(found: RoundResult, title: str) -> Table:
             if arm in (BASE, OFF, ON):
                 row[ARM_NAMES[arm]] = f"{1e3 * seconds:.3f} ms"
         rows.append(row)
-    if rows and not any(ratio.metric == "energy" for ratio in found.cost):
-        rows.append({"measure": "energy", ARM_NAMES[BASE]: UNMEASURABLE})
+    gpu = {memory.arm: memory.peak_gpu for memory in found.memory if memory.peak_gpu is not None}
+    if gpu:
+        rows.append({"measure": "peak GPU memory", **{ARM_NAMES[arm]: f"{mib:.1f} MiB" for arm, mib in gpu.items()}})
+    for counter, joules in found.joules_per_token.items():
+        shown = {ARM_NAMES[arm]: f"{1e3 * value:.3g} mJ" for arm, value in joules.items() if arm in (BASE, OFF, ON)}
+        rows.append({"measure": f"energy per token, {counter}", **shown})
+    if rows and not found.joules_per_token:
+        rows.append({"measure": "energy per token", ARM_NAMES[BASE]: UNMEASURABLE})
     return Table(title, pd.DataFrame(rows).fillna(""), "CPU time and peak memory of the whole speed process.")
 
 

@@ -18,7 +18,7 @@ from tests.measure.conftest import MakeBuild
 
 # Read at import: each test runs in an environment without LLAMAPATCH_*.
 TOOLS = os.environ.get("LLAMAPATCH_BIN", "")
-LOAD = Writing(3, 12, 1)
+LOAD = Writing(12, 1)
 
 
 def test_prompts_are_whole_lines_spread_over_the_text(folder: RunFolder, tmp_path: Path) -> None:
@@ -112,6 +112,14 @@ def test_an_arm_that_reads_other_tokens_is_not_compared(folder: RunFolder, model
         measure_greedy(folder, arms, model, [prompt], LOAD)
 
 
+def test_an_arm_without_the_tool_is_named(
+    folder: RunFolder, model: Path, make_build: MakeBuild, tmp_path: Path
+) -> None:
+    arms = [Arm(BASE, make_build("b"), "v0"), Arm(OFF, tmp_path, "v0", patched=True)]
+    with pytest.raises(NotMeasured, match="llama-completion is not among the tools of the arm off"):
+        measure_greedy(folder, arms, model, [], LOAD)
+
+
 def test_common_start_and_session_files(tmp_path: Path) -> None:
     assert [common_start([1, 2, 3], other) for other in ([1, 2, 3], [1, 2, 4], [0, 2, 3], [1, 2], [])] == [
         3,
@@ -134,7 +142,7 @@ def test_upstream_agrees_with_itself_and_not_with_another_model(folder: RunFolde
     text: TextFile = given_text(path)
     arms = make_arms(Path(TOOLS), "v0", Path(TOOLS), "v0", {})
     prompts = cut_prompts(text, 4, folder)
-    found = measure_greedy(folder, arms, reference_model(), prompts, Writing(4, 24, 1))
+    found = measure_greedy(folder, arms, reference_model(), prompts, Writing(24, 1))
     assert found == [Agreement(name, 24, (24,) * 4) for name in (AGAIN, OFF)]
     recorded = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
     texts = {tuple(line["tokens"]) for line in recorded}
