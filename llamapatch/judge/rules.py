@@ -107,7 +107,7 @@ def speed(found: Comparison, meta: PatchMeta) -> Finding:
     ]
     if not ratios:
         return Finding("not measured", "no speed was measured.")
-    results = [(name, _not_slower(ratio, margin), ratio) for name, ratio in ratios]
+    results = [(name, not_slower(ratio, margin), ratio) for name, ratio in ratios]
     word = worst([found for _, found, _ in results])
     deciding = [(name, ratio) for name, found, ratio in results if found == word] if word != "pass" else []
     shown = deciding or [min(((n, r) for n, _, r in results), key=lambda pair: pair[1].ratio)]
@@ -190,7 +190,8 @@ def measured(found: Comparison, meta: PatchMeta) -> dict[str, Finding]:
     return out
 
 
-def _not_slower(ratio: Ratio, margin: float) -> StepWord:
+def not_slower(ratio: Ratio, margin: float) -> StepWord:
+    """Whether one ratio of speeds may have fallen by more than `margin`."""
     if ratio.word == "unfit":
         return "not measured"
     if ratio.low is None or ratio.word == "no verdict":
