@@ -219,9 +219,3 @@ class Comparison(Part):
     def data(self) -> dict[str, Any]:
         """As plain JSON data, keys as published."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-def json_schema() -> dict[str, Any]:
-    """The published schema of `Comparison.data`."""
-    schema = Comparison.model_json_schema(by_alias=True, mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "llamapatch-compare-1", **schema}
