@@ -35,6 +35,11 @@ VERBS: dict[str, dict[str, str]] = {
         "model": "model",
         "doctor": "doctor",
     },
+    "Report": {
+        "report": "report",
+        "history": "history",
+        "ci": "ci",
+    },
 }
 
 
