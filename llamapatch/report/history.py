@@ -33,8 +33,8 @@ class Row:
     time: str  # when the run started, ISO 8601, UTC
     run: str  # the comparison's or effects' id, or the hash of the gate's job
     verb: str  # compare, gate, ablate, waterfall, bisect
-    upstream: str  # the version of llama.cpp
-    chain: str  # the identity of the whole series
+    upstream: str  # the version of llama.cpp; empty for gates, whose job hash covers it
+    chain: str  # the identity of the whole series; empty for gates
     label: str  # the build that was measured ("v0.5.0+lp.0123456789ab"); empty for gates
     commit_id: str  # the commit compiled into that build; empty for gates
     patch: str  # the patch, or the patches, comma-separated, in question
@@ -50,7 +50,7 @@ class Row:
     blocks: int | None  # paired blocks behind the interval
     word: str  # the verdict: faster, same, inconclusive, pass, fail, ...
     machine: str  # id of the machine: figures of different machines must not be compared
-    tool: str  # version of llamapatch
+    tool: str  # version of llamapatch; empty for gates
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -88,7 +88,7 @@ def rows_of_comparison(result: Comparison) -> list[Row]:
     return rows
 
 
-def rows_of_gate(jobs: Iterable[GatedPatch], *, upstream: str, chain: str, tool: str) -> list[Row]:
+def rows_of_gate(jobs: Iterable[GatedPatch]) -> list[Row]:
     """The word of each job and of each of its steps. A job that was never run has nothing to remember."""
     rows = []
     for job in jobs:
@@ -101,8 +101,8 @@ def rows_of_gate(jobs: Iterable[GatedPatch], *, upstream: str, chain: str, tool:
                     time=job.measured_at,
                     run=job.job,
                     verb="gate",
-                    upstream=upstream,
-                    chain=chain,
+                    upstream="",
+                    chain="",
                     label="",
                     commit_id="",
                     patch=job.patch,
@@ -118,7 +118,7 @@ def rows_of_gate(jobs: Iterable[GatedPatch], *, upstream: str, chain: str, tool:
                     blocks=None,
                     word=word,
                     machine=str(job.machine.get("id", "")),
-                    tool=tool,
+                    tool="",
                 )
             )
     return rows

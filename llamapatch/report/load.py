@@ -18,7 +18,9 @@ from llamapatch.config import Settings
 from llamapatch.errors import UsageProblem
 from llamapatch.judge.gate_result import EffectsResult, GatedPatch, GateResult
 from llamapatch.judge.result import Comparison
+from llamapatch.report.history import Row, rows_of_comparison, rows_of_effects, rows_of_gate
 
+Result = Comparison | GateResult | GatedPatch | EffectsResult
 NAMES = ("comparison.json", "effects.json", "gate.json", "result.json")
 
 
@@ -35,7 +37,7 @@ class Results:
     def empty(self) -> bool:
         return not (self.comparisons or self.jobs or self.effects)
 
-    def add(self, found: Comparison | GateResult | GatedPatch | EffectsResult) -> None:
+    def add(self, found: Result) -> None:
         if isinstance(found, Comparison):
             self.comparisons[found.id] = found
         elif isinstance(found, EffectsResult):
@@ -89,7 +91,7 @@ def newest(settings: Settings) -> list[Path]:
     return list(chosen.values())
 
 
-def read_file(path: Path) -> list[Comparison | GateResult | GatedPatch | EffectsResult]:
+def read_file(path: Path) -> list[Result]:
     """The results in a JSON file. Raises `UsageProblem` when it holds none that this version can read."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +114,16 @@ def read_file(path: Path) -> list[Comparison | GateResult | GatedPatch | Effects
     return found
 
 
-def _parse(raw: Any) -> Iterable[Comparison | GateResult | GatedPatch | EffectsResult]:
+def rows_of(found: Result) -> list[Row]:
+    """The history's rows of a result."""
+    if isinstance(found, Comparison):
+        return rows_of_comparison(found)
+    if isinstance(found, EffectsResult):
+        return rows_of_effects(found)
+    return rows_of_gate(found.jobs if isinstance(found, GateResult) else [found])
+
+
+def _parse(raw: Any) -> Iterable[Result]:
     if not isinstance(raw, dict):
         return
     if "rounds" in raw and "arms" in raw:
@@ -128,7 +139,7 @@ def _parse(raw: Any) -> Iterable[Comparison | GateResult | GatedPatch | EffectsR
             yield Comparison.model_validate(raw["comparison"])
 
 
-def _slot(found: Comparison | GateResult | GatedPatch | EffectsResult) -> tuple[str, ...]:
+def _slot(found: Result) -> tuple[str, ...]:
     if isinstance(found, GatedPatch):
         return ("job", found.patch, found.where, found.backend, found.scenario)
     if isinstance(found, EffectsResult):

@@ -27,6 +27,11 @@ from llamapatch.report.tables import (
 from llamapatch.series.model import PatchMeta
 
 _SHAPES = {ON: "dot", OFF: "box", AGAIN: "ring"}
+_OFF = {
+    "identical": ("logits bit-identical", "to upstream's, at -ub 512 and -ub 1"),
+    "different": ("logits NOT identical", "differ from upstream's"),
+    "not provable": ("identity not provable", "upstream does not repeat itself"),
+}
 # More points than this say no more on a phone.
 _POINTS = 24
 
@@ -153,7 +158,7 @@ def says(result: Comparison) -> list[Line]:
             lines.append(
                 Line(
                     f"Text quality on {name}",
-                    f"KL divergence {max(quality.mean_kld, 0.0):.6f}",
+                    f"KL divergence {max(quality.mean_kld, 0.0) + 0.0:.6f}",
                     f"same top token {100 * quality.same_top:.2f} %",
                     "info",
                 )
@@ -161,8 +166,9 @@ def says(result: Comparison) -> list[Line]:
         off = {logits.verdict for logits in found.logits if logits.arm == OFF}
         if off:
             word = next(word for word in ("different", "not provable", "identical") if word in off)
-            said = {"identical": "bit-identical to upstream", "different": "NOT identical to upstream"}
-            lines.append(Line(f"Switched off, logits on {name}", said.get(word, "not provable"), "", _off_word(word)))
+            figure, said = _OFF[word]
+            # With every switch off, any difference is a failure.
+            lines.append(Line(f"Switched off, {name}", figure, said, "fail" if word == "different" else word))
     for problem in result.problems:
         lines.append(Line(problem.where, "not measured", problem.what, "not measured"))
     return lines
@@ -413,9 +419,8 @@ def _card(patch: str, comparisons: Sequence[Comparison], jobs: Sequence[GatedPat
 
 
 def _line(about: str, ratio: Ratio) -> Line:
-    return Line(
-        about, f"{times(ratio.ratio)} {_interval(ratio.low, ratio.high)}".strip(), verdict_words(ratio), ratio.word
-    )
+    bounds = _interval(ratio.low, ratio.high)
+    return Line(about, times(ratio.ratio) + (f" ({bounds})" if bounds else ""), verdict_words(ratio), ratio.word)
 
 
 def _test(metric: str) -> str:
@@ -423,11 +428,6 @@ def _test(metric: str) -> str:
     names = {"pp": "Prompt processing", "tg": "Generation"}
     known = names.get(metric[:2]) if metric[2:3].isdigit() else None
     return f"{known} ({metric})" if known else metric
-
-
-def _off_word(word: str) -> str:
-    """With every switch off, any difference is a failure."""
-    return "fail" if word == "different" else word
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-# Ratios that may carry a label, widest set first that still fits.
+# Sets of ratios that may carry a label.
 _TICKS = (
     tuple(2.0**k for k in range(-10, 11)),
+    tuple(4.0**k for k in range(-8, 9)),
+    tuple(10.0**k for k in range(-6, 7)),
     (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
     (0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0),
     (0.6, 0.8, 1.0, 1.2, 1.4, 1.6),
@@ -22,6 +25,7 @@ _TICKS = (
 )
 # An interval from two wild blocks may span decades; the axis shows this factor around the estimates, arrows the rest.
 _REACH = 3.0
+_APART = 12.0  # per cent that a label needs
 _EDGE = 3.0  # per cent left free at both ends
 
 
@@ -42,10 +46,14 @@ class Axis:
         return self.low * (1 - 1e-9) <= ratio <= self.high * (1 + 1e-9)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Positions and labels, three to seven where possible."""
-        sets = [[tick for tick in ticks if self.holds(tick)] for ticks in _TICKS]
-        best = min(sets, key=lambda found: (abs(len(found) - 5), len(found)))
-        return [(self.at(tick), f"{tick:g}×") for tick in (best or [1.0])]
+        """Positions and labels: as many as can be told apart on a phone."""
+        best: list[tuple[float, str]] = [(self.at(1.0), "1×")]
+        for ticks in _TICKS:
+            found = [(self.at(tick), f"{tick:g}×") for tick in ticks if self.holds(tick)]
+            apart = all(right[0] - left[0] >= _APART for left, right in pairwise(found))
+            if apart and _rank(found) > _rank(best):
+                best = found
+        return best
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,11 @@ class Interval:
     high: float | None
     cut_low: bool = False
     cut_high: bool = False
+
+
+def _rank(ticks: Sequence[tuple[float, str]]) -> tuple[bool, int]:
+    """Labels that span the axis before many labels on a part of it."""
+    return ticks[-1][0] - ticks[0][0] > 50 if ticks else False, len(ticks)
 
 
 def axis_over(estimates: Iterable[tuple[float, float | None, float | None]], margin: float = 0.02) -> Axis:
