@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import TextIO, cast
 
 import click
 
@@ -50,7 +50,7 @@ def init(form: str | None, output: Path | None, profile: str, force: bool, dry_r
 @command.command("matrix")
 @click.argument("plan", type=click.File(encoding="utf-8"), default="-")
 @click.option("--lines", is_flag=True, help="One patch a line, followed by its jobs, instead of JSON.")
-def matrix_(plan: click.utils.LazyFile, lines: bool) -> None:
+def matrix_(plan: TextIO, lines: bool) -> None:
     """Print what PLAN (of `gate --plan --json`; default: standard input) leaves to do, patch by patch.
 
     JSON on one line, as the matrix of a GitHub Actions job.

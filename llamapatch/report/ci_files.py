@@ -72,8 +72,8 @@ def render(settings: Settings, template: str, profile: str) -> str:
 
 
 def matrix(plan: Any) -> list[dict[str, str]]:
-    """The jobs of ``gate --plan --json`` that are not yet known, one entry for each patch: its id, and its job hashes with
-    spaces between. Raises `UsageProblem` for anything else."""
+    """The jobs of ``gate --plan --json`` that are not yet known, one entry for each patch: its id, and its job hashes
+    with spaces between. Raises `UsageProblem` for anything else."""
     try:
         entries: dict[str, list[str]] = {}
         for job in plan["jobs"]:

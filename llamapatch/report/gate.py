@@ -10,7 +10,7 @@ from rich.text import Text
 
 from llamapatch.judge.gate_result import GatedPatch, GateResult, Step, worst
 from llamapatch.report.markdown import escape
-from llamapatch.report.marks import STYLES, mark_of
+from llamapatch.report.marks import STYLES, mark_of, printable
 
 WHERE = {"closure": "on top of what it requires", "series": "in the whole series"}
 _SAID = {"pass": "passed", "fail": "failed", "not measured": "not measured", "inconclusive": "inconclusive"}
@@ -18,6 +18,7 @@ _SAID = {"pass": "passed", "fail": "failed", "not measured": "not measured", "in
 _TELLING = ("speed", "quality", "off-identity")
 # GitHub refuses comments of more than 65,536 characters; the rest is left for what a comment's author adds.
 COMMENT_LIMIT = 60_000
+_CELL = 240
 
 
 def verdict(jobs: Sequence[GatedPatch]) -> str:
@@ -64,7 +65,7 @@ def print_gate(result: GateResult, console: Console) -> None:
         for step in job.steps:
             sign = mark_of(step.word)
             line = Text("  ").append(f"{sign.sign} {step.name:<15}", style=STYLES[sign.tone])
-            line.append(f"{'' if step.word in ('pass', 'fail') else step.word + ': '}{step.said}")
+            line.append(f"{'' if step.word in ('pass', 'fail') else step.word + ': '}{printable(step.said)}")
             console.print(line, soft_wrap=True)
             if step.word in ("fail", "not measured", "inconclusive"):
                 for name, values in (("again", step.commands), ("evidence", step.evidence)):
@@ -93,7 +94,7 @@ def _markdown(result: GateResult, detailed: Sequence[GatedPatch]) -> str:
         stored = " (stored)" if job.cached else ""
         parts.append(
             f"| {mark_of(job.word).sign} {job.word}{stored} | `{escape(job.patch)}` | {WHERE[job.where]} | "
-            f"{escape(job.effect)} | {escape(reason(job))} |"
+            f"{escape(job.effect)} | {escape(_short(reason(job)))} |"
         )
     for job in detailed:
         parts += _details(job)
@@ -134,6 +135,10 @@ def _details(job: GatedPatch) -> list[str]:
     if commands:
         parts += ["", "```sh", *dict.fromkeys(command.replace("```", "") for command in commands), "```"]
     return [*parts, "", "</details>"]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CELL else text[: _CELL - 2].rstrip() + " …"
 
 
 def _budgets(job: GatedPatch) -> str:

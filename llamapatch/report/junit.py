@@ -7,15 +7,13 @@ was measured and does not hold; ``error`` for what could not be decided, with th
 
 from __future__ import annotations
 
-import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from llamapatch.judge.gate_result import GatedPatch, GateResult, Step
 from llamapatch.report.gate import WHERE
+from llamapatch.report.marks import printable
 
 _ELEMENT = {"fail": "failure", "not measured": "error", "inconclusive": "error", "not applicable": "skipped"}
-# XML 1.0 has no way to write these, not even escaped.
-_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def gate_junit(result: GateResult) -> str:
@@ -38,7 +36,7 @@ def _suite(job: GatedPatch, result: GateResult) -> Element:
     kinds = [_ELEMENT.get(step.word) for step in steps]
     suite = Element(
         "testsuite",
-        name=_text(f"{job.patch} ({WHERE[job.where]}, {job.backend}, {job.scenario})"),
+        name=printable(f"{job.patch} ({WHERE[job.where]}, {job.backend}, {job.scenario})"),
         tests=str(len(steps)),
         failures=str(kinds.count("failure")),
         errors=str(kinds.count("error")),
@@ -46,7 +44,7 @@ def _suite(job: GatedPatch, result: GateResult) -> Element:
         time=f"{sum(step.seconds for step in steps):.3f}",
         # The schema wants a local time without a zone.
         timestamp=(job.measured_at or result.started)[:19],
-        hostname=_text(str(job.machine.get("id", "unknown"))),
+        hostname=printable(str(job.machine.get("id", "unknown"))),
     )
     facts = {
         "job": job.job,
@@ -58,7 +56,7 @@ def _suite(job: GatedPatch, result: GateResult) -> Element:
     }
     properties = SubElement(suite, "properties")
     for name, value in facts.items():
-        SubElement(properties, "property", name=_text(name), value=_text(value))
+        SubElement(properties, "property", name=printable(name), value=printable(value))
     for step in steps:
         case = SubElement(
             suite,
@@ -69,15 +67,11 @@ def _suite(job: GatedPatch, result: GateResult) -> Element:
         )
         kind = _ELEMENT.get(step.word)
         if kind == "skipped":
-            SubElement(case, kind, message=_text(step.said))
+            SubElement(case, kind, message=printable(step.said))
         elif kind is not None:
             loud = "" if step.word == "fail" else f"{step.word.upper()}: "
-            found = SubElement(case, kind, type=step.word, message=_text(loud + step.said))
-            found.text = _text("\n".join([step.said, *step.commands, *step.evidence]))
+            found = SubElement(case, kind, type=step.word, message=printable(loud + step.said))
+            found.text = printable("\n".join([step.said, *step.commands, *step.evidence]))
         else:
-            SubElement(case, "system-out").text = _text("\n".join([step.said, *step.commands, *step.evidence]))
+            SubElement(case, "system-out").text = printable("\n".join([step.said, *step.commands, *step.evidence]))
     return suite
-
-
-def _text(text: str) -> str:
-    return _UNWRITABLE.sub("�", text)

@@ -5,6 +5,7 @@ The sign carries the meaning; the tone only repeats it, so that nothing is said 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,8 @@ _MARKS = {
     "different": Mark("≠", "plain"),
     "not provable": Mark("?", "open"),
 }
+# What neither a terminal nor XML 1.0 may be given: what a tool printed ends up in a step's sentence.
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PLAIN = Mark("·", "plain")
 STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "open": "yellow", "plain": ""}
 
@@ -45,3 +48,8 @@ STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "open": "yellow",
 def mark_of(word: str) -> Mark:
     """The mark of a verdict, a step's word or an identity; a dot for whatever decides nothing."""
     return _MARKS.get(word, _PLAIN)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, each replaced by a sign that shows there was one."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
