@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from llamapatch.config import packaged_home
+from llamapatch.judge.gate_result import EffectsResult, GateResult
 from llamapatch.judge.result import Comparison
+from llamapatch.report.history import Row
+from llamapatch.report.load import Results
+from llamapatch.report.page import render_page
 
 
 def ratio(metric: str, arm: str, value: float, **more: Any) -> dict[str, Any]:
@@ -74,3 +80,11 @@ def comparison(**more: Any) -> Comparison:
 @pytest.fixture
 def result() -> Comparison:
     return comparison()
+
+
+def page_of(*found: Comparison | GateResult | EffectsResult, history: Sequence[Row] = ()) -> str:
+    """The HTML page of some results, without a series that would describe the patches."""
+    results = Results()
+    for one in found:
+        results.add(one)
+    return render_page(results, metas={}, history=history, templates=packaged_home() / "templates", now="a day")
