@@ -16,7 +16,7 @@ from typing import Any
 
 from llamapatch.errors import EnvironmentProblem
 from llamapatch.judge.gate_result import EffectsResult, GatedPatch
-from llamapatch.judge.result import Comparison, Quality, Ratio
+from llamapatch.judge.result import Comparison, Quality, Ratio, RoundResult
 from llamapatch.measure.arms import AGAIN, BASE, ON
 from llamapatch.report.effects import kind_of
 
@@ -82,6 +82,9 @@ def rows_of_comparison(result: Comparison) -> list[Row]:
                     word=logits.verdict,
                 )
             )
+        for metric, arm, kind, value, unit in _plain_figures(found):
+            more = {"metric": metric, "kind": kind, "value": value, "unit": unit, "word": "info"}
+            rows.append(_row(result, arm=arm, patch=patch, model=model, **more))
     for kernel in result.kernels:
         for ratio in kernel.overall:
             rows.append(_ratio_row(result, ratio, kernel.patch, "kernel"))
@@ -244,6 +247,20 @@ def _quality_rows(result: Comparison, quality: Quality, patch: str, model: str) 
         )
         for name, value, unit, low, high in figures
     ]
+
+
+def _plain_figures(found: RoundResult) -> Iterator[tuple[str, str, str, float, str]]:
+    """Figures without an interval: metric, arm, kind, value, unit."""
+    for greedy in found.greedy:
+        yield "greedy_equal", greedy.arm, "quality", greedy.equal, ""
+    for arm, seconds in found.cpu_seconds_per_token.items():
+        yield "CPU time per token", arm, "amount", seconds, "s"
+    for counter, joules in found.joules_per_token.items():
+        for arm, value in joules.items():
+            yield f"energy per token, {counter}", arm, "amount", value, "J"
+    for memory in found.memory:
+        if memory.peak_gpu is not None:
+            yield "peak GPU memory", memory.arm, "amount", memory.peak_gpu, "MiB"
 
 
 def _row(result: Comparison, *, arm: str, **more: Any) -> Row:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamapatch.judge.gate_result import EffectsResult, GatedPatch
+from llamapatch.judge.paired import MIN_PAIRS
 from llamapatch.judge.result import Comparison, Ratio
 from llamapatch.judge.verdict import MARGIN
 from llamapatch.measure.arms import AGAIN, OFF, ON
@@ -18,6 +19,7 @@ from llamapatch.report.tables import (
     activity_table,
     arm_name,
     cost_table,
+    greedy_table,
     kernel_table,
     logits_table,
     provenance,
@@ -297,9 +299,7 @@ def again(comparisons: Iterable[Comparison]) -> list[dict[str, Any]]:
                         "interval": _interval(ratio.low, ratio.high),
                         "blocks": ratio.blocks,
                         "word": ratio.word if ratio.word == "unfit" else "info",
-                        "said": "differs from itself: no verdict rests on it"
-                        if ratio.word == "unfit"
-                        else "agrees with itself",
+                        "said": _self_words(ratio),
                     }
                 )
     return rows
@@ -310,7 +310,11 @@ def tables(result: Comparison) -> dict[str, list[Table]]:
     found: dict[str, list[Table]] = {"quality": [], "cost": [], "kernels": [], "activity": [activity_table(result)]}
     for round_ in result.rounds:
         name = f"{round_.model.name}, {round_.model.type}"
-        found["quality"] += [quality_table(round_, f"Text quality, {name}"), logits_table(round_, f"Logits, {name}")]
+        found["quality"] += [
+            quality_table(round_, f"Text quality, {name}"),
+            greedy_table(round_, f"Greedy text, {name}"),
+            logits_table(round_, f"Logits, {name}"),
+        ]
         found["cost"].append(cost_table(round_, f"Memory, processor time and energy, {name}"))
     found["kernels"] = [kernel_table(kernel) for kernel in result.kernels]
     return {section: [t for t in shown if not t.frame.empty] for section, shown in found.items()}
@@ -347,7 +351,14 @@ def trends(history: Sequence[Row]) -> list[Trend]:
             for x, row in zip(spread([0.0] * len(shown)), shown, strict=True)
         ]
         out.append(
-            Trend(f"{patch}: {metric}, {model}", machine, axis, axis.at(1.0), points, times(shown[-1].ratio or 1.0))
+            Trend(
+                f"{patch.replace(',', ', ')}: {metric}, {model}",
+                machine,
+                axis,
+                axis.at(1.0),
+                points,
+                times(shown[-1].ratio or 1.0),
+            )
         )
     return out
 
@@ -428,6 +439,13 @@ def _test(metric: str) -> str:
     names = {"pp": "Prompt processing", "tg": "Generation"}
     known = names.get(metric[:2]) if metric[2:3].isdigit() else None
     return f"{known} ({metric})" if known else metric
+
+
+def _self_words(ratio: Ratio) -> str:
+    """What the A/A arm says of a metric; few blocks cannot show that a program differs from itself."""
+    if ratio.word == "unfit":
+        return "differs from itself: no verdict rests on it"
+    return "agrees with itself" if ratio.blocks >= MIN_PAIRS else "too few blocks to tell"
 
 
 def _interval(low: float | None, high: float | None) -> str:

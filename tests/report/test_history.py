@@ -21,7 +21,7 @@ from tests.report.conftest import comparison
 def test_a_comparison_becomes_rows(tmp_path: Path) -> None:
     file = tmp_path / ".llamapatch" / "history.sqlite"
     rows = rows_of(comparison())
-    assert history.append(file, rows) == len(rows) == 4 + 3 * 4 + 3 + 1
+    assert history.append(file, rows) == len(rows) == 4 + 3 * 4 + 3 + 2 + 1
     assert history.append(file, rows) == 0, "adding a run twice adds nothing"
     found = history.read(file)
     assert sorted(found, key=repr) == sorted(rows, key=repr)
@@ -149,9 +149,9 @@ def test_the_verb(project: Project) -> None:
         (runs / folder).mkdir(parents=True)
         (runs / folder / name).write_text(text)
     done = project.run("history", "--rebuild", "--dry-run")
-    assert done.code == 0 and "would add what is new of 23 figures" in done.err
+    assert done.code == 0 and "would add what is new of 25 figures" in done.err
     done = project.run("history", "--rebuild", "--metric", "pp512")
-    assert done.code == 0 and "23 new of 23 figures" in done.err
+    assert done.code == 0 and "25 new of 25 figures" in done.err
     assert "left out: " in done.err and "c/comparison.json" in done.err
     assert "5.20x [4.99, 5.41]" in done.out and "faster" in done.out and "v0.5.0+lp.b" in done.out
     data = json.loads(run("--json", "--patch", "two"))
