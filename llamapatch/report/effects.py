@@ -30,7 +30,7 @@ def kind_of(unit: str) -> Literal["speed", "amount"]:
 
 def times(value: float) -> str:
     """A ratio with the digits that matter: ``0.998x``, ``4.71x``, ``79.0x``."""
-    return f"{value:.{3 if 0.9 <= value < 1.1 else 2 if value < 20 else 1}f}x"
+    return f"{value:.{3 if value < 0.2 or 0.9 <= value < 1.1 else 2 if value < 20 else 1}f}x"
 
 
 def spoken_effect(effect: PatchEffect) -> str:

@@ -19,6 +19,7 @@ from llamapatch.judge.gate_result import EffectsResult, GatedPatch
 from llamapatch.judge.result import Comparison, Quality, Ratio, RoundResult
 from llamapatch.measure.arms import AGAIN, BASE, ON
 from llamapatch.report.effects import kind_of
+from llamapatch.report.tables import subject
 
 HISTORY_NAME = "history.sqlite"
 _VERSION = 1
@@ -60,7 +61,7 @@ _TYPES = {"value": "REAL", "ratio": "REAL", "low": "REAL", "high": "REAL", "bloc
 
 def rows_of_comparison(result: Comparison) -> list[Row]:
     """Every ratio, quality figure and identity of a comparison; the cases of a kernel benchmark are left to the run."""
-    patch = ",".join(result.asked)
+    patch = ",".join(subject(result))
     rows = []
     for found in result.rounds:
         model = f"{found.model.name} {found.model.type}".strip()

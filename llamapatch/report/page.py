@@ -71,7 +71,7 @@ def _context(results: Results, metas: Mapping[str, PatchMeta], history: Sequence
 def _comparison(found: Comparison) -> dict[str, Any]:
     return {
         "result": found,
-        "title": ", ".join(found.asked) or "nothing",
+        "title": parts.title(found),
         "says": parts.says(found),
         "forests": parts.forests(found),
         "tables": parts.tables(found),

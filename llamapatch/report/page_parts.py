@@ -24,6 +24,7 @@ from llamapatch.report.tables import (
     logits_table,
     provenance,
     quality_table,
+    subject,
     verdict_words,
 )
 from llamapatch.series.model import PatchMeta
@@ -144,6 +145,14 @@ class Trend:
         )
 
 
+def title(result: Comparison) -> str:
+    """What was compared: the patches in question, and those that were built in without being switched on."""
+    patches = subject(result)
+    beside = [patch for patch in result.asked if patch not in patches]
+    named = ", ".join(patches) or "nothing"
+    return f"{named}, with {', '.join(beside)} built in" if beside else named
+
+
 def says(result: Comparison) -> list[Line]:
     """A comparison in sentences, the most telling first."""
     lines = []
@@ -239,11 +248,14 @@ def alone(comparisons: Iterable[Comparison]) -> list[Waterfall]:
     """Without measured effects: what each patch that was compared by itself does to speed."""
     found: list[tuple[str, str, Ratio]] = []
     for result in comparisons:
-        if len(result.asked) == 1:
+        patches = subject(result)
+        if len(patches) == 1:
+            also = "" if patches == result.asked else ", others built in"
             for kernel in result.kernels:
-                found += [(result.asked[0], "own kernel benchmark", r) for r in kernel.overall if r.arm == ON]
+                found += [(patches[0], f"own kernel benchmark{also}", r) for r in kernel.overall if r.arm == ON]
             for round_ in result.rounds:
-                found += [(result.asked[0], f"{r.metric}, {round_.model.type}", r) for r in round_.speed if r.arm == ON]
+                about = f"{round_.model.type}{also}"
+                found += [(patches[0], f"{r.metric}, {about}", r) for r in round_.speed if r.arm == ON]
     if not found:
         return []
     axis = axis_over((r.ratio, r.low, r.high) for _, _, r in found)
@@ -263,8 +275,8 @@ def alone(comparisons: Iterable[Comparison]) -> list[Waterfall]:
     return [
         Waterfall(
             title="Each patch by itself, against the unpatched build",
-            said="These effects were measured apart and do not multiply; `llamapatch ablate` and `llamapatch bisect` "
-            "measure what a patch adds to the others.",
+            said="These effects were measured apart and do not multiply; the verbs ablate and bisect measure what a patch "
+            "adds to the others.",
             less="slower",
             more="faster",
             axis=axis,
@@ -277,7 +289,7 @@ def alone(comparisons: Iterable[Comparison]) -> list[Waterfall]:
 
 def cards(comparisons: Sequence[Comparison], jobs: Sequence[GatedPatch], metas: Mapping[str, PatchMeta]) -> list[Card]:
     """A card for each patch that was asked for or gated, in series order where the series knows it."""
-    asked = dict.fromkeys([*(job.patch for job in jobs), *(patch for c in comparisons for patch in c.asked)])
+    asked = dict.fromkeys([*(job.patch for job in jobs), *(patch for c in comparisons for patch in subject(c))])
     ordered = [*(patch for patch in metas if patch in asked), *(patch for patch in asked if patch not in metas)]
     return [_card(patch, comparisons, jobs, metas.get(patch)) for patch in ordered]
 
@@ -421,9 +433,9 @@ def _card(patch: str, comparisons: Sequence[Comparison], jobs: Sequence[GatedPat
     for result in comparisons:
         if result.asked == [patch]:
             card.figures += says(result)
-        elif patch in result.asked:
+        elif patch in subject(result) and len(subject(result)) > 1:
             card.figures += [line for line in says(result) if line.about.startswith(f"{patch},")]
-        if patch in result.asked and result.command:
+        if patch in subject(result) and result.command:
             card.commands.append(result.command)
     card.commands = list(dict.fromkeys(card.commands))
     return card

@@ -12,7 +12,7 @@ import pandas as pd
 
 from llamapatch.judge.paired import MIN_PAIRS
 from llamapatch.judge.result import Comparison, KernelResult, Ratio, RoundResult
-from llamapatch.measure.arms import BASE, OFF, ON, PEER
+from llamapatch.measure.arms import BASE, OFF, ON, PEER, SWITCH_PREFIX
 
 ARM_NAMES = {
     "base": "unpatched",
@@ -239,6 +239,14 @@ def figures(result: Comparison) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def subject(result: Comparison) -> list[str]:
+    """The patches in question: of those asked for, those that were switched on, where any was; the others were built in
+    and stayed off (``--only``), or have no switch."""
+    switches = next((arm.switches for arm in result.arms if arm.name == ON), {})
+    on = [patch for patch in result.asked if SWITCH_PREFIX + patch.upper().replace("-", "_") in switches]
+    return on or result.asked
 
 
 def headlines(result: Comparison) -> list[str]:

@@ -14,7 +14,7 @@ from llamapatch.judge.result import Comparison, Ratio
 from llamapatch.report.live import Live
 from llamapatch.report.markdown import to_markdown
 from llamapatch.report.schema import schema_texts
-from llamapatch.report.tables import all_tables, figures, headlines, spoken, verdict_words
+from llamapatch.report.tables import all_tables, figures, headlines, spoken, subject, verdict_words
 from llamapatch.report.terminal import print_comparison
 from tests.report.conftest import comparison, ratio
 
@@ -109,6 +109,12 @@ def test_markdown(result: Comparison) -> None:
     for block in text.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({row.replace("\\|", "").count("|") for row in rows}) <= 1, block
+
+
+def test_a_patch_that_stayed_switched_off_is_not_in_question() -> None:
+    assert subject(comparison(asked=["foundation", "other", "toy"])) == ["toy"]
+    assert subject(comparison(asked=["toy-two", "toy"])) == ["toy"]
+    assert subject(comparison(asked=["foundation"])) == ["foundation"]
 
 
 def test_figures_carry_where_they_come_from(result: Comparison) -> None:
