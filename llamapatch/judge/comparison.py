@@ -137,6 +137,7 @@ def judge_round(found: Round, looks: int = 1) -> RoundResult:
         model=_model(found),
         patches=list(found.plan.patches),
         scenarios={name: scenario.title for name, scenario in found.plan.scenarios.items()},
+        trained=found.plan.quality,
         quality=[q for context, told in found.divergences.items() for q in _quality(told, context)],
         logits=_logits(found),
         greedy=[

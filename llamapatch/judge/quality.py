@@ -67,7 +67,7 @@ def judge_identity(found: RoundResult, arm: str = OFF) -> list[Finding]:
             out.append(Finding(name, "fail", f"{where} differ from upstream's {far} ({size})."))
         else:
             said = f"{where} prove nothing, because upstream does not repeat itself ({size})."
-            out.append(Finding(name, "inconclusive", said))
+            out.append(Finding(name, "not measured", said))
     return out
 
 
@@ -80,6 +80,10 @@ def _equivalent(found: RoundResult) -> Iterator[Finding]:
     limit = max(NMSE, own_nmse)
     for logits in seen:
         name = f"logits error -ub {logits.ubatch}"
+        if logits.verdict == "not provable":
+            said = f"-ub {logits.ubatch}: upstream does not repeat itself, so an error against it says nothing."
+            yield Finding(name, "not measured", said)
+            continue
         if logits.nmse is None:
             yield Finding(name, "fail", f"-ub {logits.ubatch}: the on arm's logits cannot be compared with upstream's.")
             continue

@@ -156,6 +156,7 @@ class RoundResult(Part):
     model: ModelInfo
     patches: list[str]
     scenarios: dict[str, str]
+    trained: bool
     quality: list[Quality]
     logits: list[LogitsResult]
     greedy: list[GreedyResult] = []

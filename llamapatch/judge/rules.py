@@ -7,93 +7,45 @@ nothing passes because it was not measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from llamapatch.judge.gate_result import StepWord, worst
+from llamapatch.judge.quality import Finding, judge_identity, judge_quality
 from llamapatch.judge.result import Comparison, Ratio, RoundResult
 from llamapatch.measure.arms import OFF, ON
 from llamapatch.series.model import Claim, PatchMeta
 
-# Nats. The tool stores base logits in 16 bits, whose own floor is about 5e-4.
-EQUIVALENT_KLD = 1e-3
 # Which profiles measure what a less patient one does not.
 PATIENCE = ("quick", "standard", "full")
 KERNELS = "kernels"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a rule found: a word and the sentence that goes with it."""
-
-    word: StepWord
-    said: str
-
-
 def off_identity(found: Comparison, meta: PatchMeta) -> Finding:
-    """With its switches off a patched build is upstream, byte for byte, at every micro-batch size; one of the class
-    ``identical`` with them on as well."""
-    must = {OFF, ON} if meta.effect.effect_class == "identical" else {OFF}
-    rounds = [round_ for round_ in found.rounds if round_.quality or round_.logits]
-    if not rounds:
-        return Finding("not measured", "no logits were compared.")
-    words: list[StepWord] = []
-    said = []
-    for round_ in rounds:
-        seen = {result.arm for result in round_.logits}
-        if OFF not in seen:
-            return Finding("not measured", f"{_name(round_)}: the logits of the off arm were not compared.")
-        for result in (r for r in round_.logits if r.arm in must):
-            words.append({"identical": "pass", "different": "fail"}.get(result.verdict, "not measured"))  # type: ignore[arg-type]
-            if result.verdict != "identical":
-                said.append(
-                    f"{_name(round_)}, -ub {result.ubatch}: logits of the {result.arm} arm are {result.verdict}"
-                )
-    sizes = sorted({result.ubatch for round_ in rounds for result in round_.logits}, reverse=True)
-    fine = f"logits byte-identical at -ub {' and '.join(map(str, sizes))} ({', '.join(_name(r) for r in rounds)})"
-    return Finding(worst(words), f"{'; '.join(said) or fine}.")
+    """With its switches off a patched build is upstream, byte for byte, at every micro-batch size."""
+    del meta
+    return _joined("off-identity", [(r, judge_identity(r)) for r in _trained(found)], "no logits were compared.")
 
 
 def quality(found: Comparison, meta: PatchMeta) -> Finding:
-    """The budget of the effect class, on every trained model that was measured."""
-    if meta.switch is None:
-        return Finding("not applicable", "the patch has no switch: its off arm is all there is.")
-    words: list[StepWord] = []
-    said: list[str] = []
-    for round_ in found.rounds:
-        for context in dict.fromkeys(q.context for q in round_.quality):
-            word, text = _one_quality(round_, context, meta)
-            words.append(word)
-            said.append(f"{_name(round_)}, context {context}: {text}")
-    if not words:
-        return Finding("not measured", "no text was evaluated.")
-    return Finding(worst(words), f"{'; '.join(said)}.")
+    """What the effect class allows the on arm (`judge.quality`), on every trained model that was measured."""
+    return _joined("quality", [(r, judge_quality(r, meta)) for r in _trained(found)], "no text was evaluated.")
 
 
-def _one_quality(round_: RoundResult, context: int, meta: PatchMeta) -> tuple[StepWord, str]:
-    floor = next((q for q in round_.quality if q.floor and q.context == context), None)
-    on = next((q for q in round_.quality if q.arm == ON and q.context == context), None)
-    if floor is None or on is None:
-        return "not measured", "the on arm was not evaluated"
-    gate = meta.gate
-    excess = on.mean_kld - floor.mean_kld
-    limits = {
-        "KL divergence above the floor": (excess, gate.max_kld),
-        "delta ln perplexity": (on.ln_ratio, gate.max_delta_ln_ppl),
-        "top-1 disagreement": (1 - on.same_top, None if gate.min_top1 is None else 1 - gate.min_top1),
-    }
-    if meta.effect.effect_class != "lossy":
-        limits["KL divergence above the floor"] = (excess, EQUIVALENT_KLD)
-    broken = [
-        f"{name} {value:.2e}, allowed {limit:.2e}"
-        for name, (value, limit) in limits.items()
-        if limit is not None and value > limit
-    ]
-    if broken:
-        return "fail", ", ".join(broken)
-    kept = [f"{name} {v:.2e} of {limit:.2e}" for name, (v, limit) in limits.items() if limit is not None]
-    if not kept:
-        return "not measured", "a lossy patch needs a budget in [gate]"
-    return "pass", ", ".join(kept)
+def _trained(found: Comparison) -> list[RoundResult]:
+    """Rounds with text quality; a round of random weights has none and owes none."""
+    return [r for r in found.rounds if r.trained]
+
+
+def _joined(name: str, parts: Sequence[tuple[RoundResult, list[Finding]]], nothing: str) -> Finding:
+    """One finding from many: the worst word, and the sentences that have it (all of them when all is well)."""
+    every = [(round_, finding) for round_, findings in parts for finding in findings]
+    if not every:
+        return Finding(name, "not measured", nothing)
+    word = worst([finding.word for _, finding in every])
+    said: dict[str, list[str]] = {}
+    for round_, finding in every:
+        if finding.word == word:
+            said.setdefault(_name(round_), []).append(finding.said.rstrip("."))
+    return Finding(name, word, "; ".join(f"{model}: {', '.join(texts)}" for model, texts in said.items()) + ".")
 
 
 def speed(found: Comparison, meta: PatchMeta) -> Finding:
@@ -106,7 +58,7 @@ def speed(found: Comparison, meta: PatchMeta) -> Finding:
         if r.arm in (OFF, ON) and r.word != "info"
     ]
     if not ratios:
-        return Finding("not measured", "no speed was measured.")
+        return Finding("speed", "not measured", "no speed was measured.")
     results = [(name, not_slower(ratio, margin), ratio) for name, ratio in ratios]
     word = worst([found for _, found, _ in results])
     deciding = [(name, ratio) for name, found, ratio in results if found == word] if word != "pass" else []
@@ -122,14 +74,14 @@ def speed(found: Comparison, meta: PatchMeta) -> Finding:
         kept = check_claim(found, claim, meta)
         words.append(kept.word)
         text.append(kept.said.rstrip("."))
-    return Finding(worst(words), f"{'; '.join(text)}.")
+    return Finding("speed", worst(words), f"{'; '.join(text)}.")
 
 
 def check_claim(found: Comparison, claim: Claim, meta: PatchMeta) -> Finding:
     """A promised speed-up, on the lower bound of its interval."""
     if found.profile in PATIENCE and PATIENCE.index(found.profile) < PATIENCE.index(claim.profile):
         return Finding(
-            "not applicable", f"the claim of {claim.min}x on {claim.metric} needs the profile {claim.profile}"
+            "claim", "not applicable", f"the claim of {claim.min}x on {claim.metric} needs the profile {claim.profile}"
         )
     where = f"{claim.metric} {claim.model}".strip()
     if claim.metric == KERNELS:
@@ -143,14 +95,14 @@ def check_claim(found: Comparison, claim: Claim, meta: PatchMeta) -> Finding:
             if r.arm == ON and r.metric == claim.metric
         ]
     if not ratios:
-        return Finding("not measured", f"{claim.min}x is claimed on {where}, which was not measured")
+        return Finding("claim", "not measured", f"{claim.min}x is claimed on {where}, which was not measured")
     words: list[StepWord] = []
     for ratio in ratios:
         if ratio.low is None or ratio.high is None or ratio.word in ("no verdict", "unfit"):
             words.append("not measured" if ratio.word == "unfit" else "inconclusive")
         else:
             words.append("pass" if ratio.low >= claim.min else "fail" if ratio.high < claim.min else "inconclusive")
-    return Finding(worst(words), f"{where} {', '.join(map(spoken, ratios))}, claimed {claim.min}x")
+    return Finding("claim", worst(words), f"{where} {', '.join(map(spoken, ratios))}, claimed {claim.min}x")
 
 
 def memory(found: Comparison, meta: PatchMeta) -> Finding:
@@ -164,12 +116,12 @@ def memory(found: Comparison, meta: PatchMeta) -> Finding:
     ]
     words = [_not_more(ratio, most) for _, ratio in ratios]
     if not words:
-        return Finding("not measured", "no memory was measured.")
+        return Finding("memory", "not measured", "no memory was measured.")
     word = worst(words)
     name, ratio = max(
         ((n, r) for (n, r), w in zip(ratios, words, strict=True) if w == word), key=lambda pair: pair[1].ratio
     )
-    return Finding(word, f"peak memory {name}: {spoken(ratio)}, at most {most:.2f}x allowed.")
+    return Finding("memory", word, f"peak memory {name}: {spoken(ratio)}, at most {most:.2f}x allowed.")
 
 
 MEASURED = {"off-identity": off_identity, "quality": quality, "speed": speed, "memory": memory}
@@ -185,7 +137,7 @@ def measured(found: Comparison, meta: PatchMeta) -> dict[str, Finding]:
     for name, rule in MEASURED.items():
         finding = rule(found, meta)
         if problems and finding.word in ("pass", "inconclusive"):
-            finding = Finding("not measured", f"{finding.said} But {problems}")
+            finding = Finding(name, "not measured", f"{finding.said} But {problems}")
         out[name] = finding
     return out
 

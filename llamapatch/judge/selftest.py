@@ -21,8 +21,9 @@ import numpy as np
 from llamapatch.config import Settings
 from llamapatch.errors import EnvironmentProblem
 from llamapatch.judge import rules
-from llamapatch.judge.comparison import judge_kernels, judge_round, undecided
+from llamapatch.judge.comparison import judge_round, undecided
 from llamapatch.judge.gate_result import StepWord
+from llamapatch.judge.quality import Finding
 from llamapatch.judge.result import Comparison, ProblemInfo, TextInfo
 from llamapatch.judge.verdict import level_of
 from llamapatch.measure.arms import make_arms
@@ -30,7 +31,7 @@ from llamapatch.measure.inputs import given_model, given_text
 from llamapatch.measure.progress import Progress
 from llamapatch.measure.runs import RunFolder
 from llamapatch.measure.scenario import Profile, Scenario
-from llamapatch.measure.session import Job, KernelPlan, RoundPlan, collect
+from llamapatch.measure.session import Job, RoundPlan, collect
 from llamapatch.series.model import PatchMeta
 
 TOOLS = (
@@ -44,7 +45,7 @@ TOOLS = (
     "bench-toy",
 )
 SCENARIO = Scenario(title="fake", prompt=64, generate=16, repetitions=8)
-PROFILE = Profile(title="fake", blocks=7, extend=1, windows=4, prompt_bytes=200, scenarios=["fake"])
+PROFILE = Profile(title="fake", blocks=7, extend=1, windows=8, prompt_bytes=200, scenarios=["fake"])
 SWITCH = "LLAMA_LP_TOY"
 Report = Callable[[str], None]
 
@@ -91,7 +92,7 @@ class Outcome:
 
     case: Case
     word: StepWord
-    steps: dict[str, rules.Finding]
+    steps: dict[str, Finding]
 
     @property
     def right(self) -> bool:
@@ -128,7 +129,7 @@ def _judge(ci: Path, case: Case, place: Path) -> Outcome:
     job = Job(
         arms=make_arms(base, "v0", patched, "v0+lp.1", {SWITCH: "on"}),
         rounds=(RoundPlan(given_model(write_toy_model(place / "toy.gguf")), ("toy",), {"fake": SCENARIO}),),
-        kernels=(KernelPlan("toy", patched / "bench-toy", ()),),
+        kernels=(),
         text=given_text(text),
         profile=PROFILE,
         threads=1,
@@ -140,7 +141,7 @@ def _judge(ci: Path, case: Case, place: Path) -> Outcome:
     try:
         found = _comparison(job, RunFolder.create(place / "runs"))
     except EnvironmentProblem as error:
-        missing = rules.Finding("not measured", error.message)
+        missing = Finding("comparison", "not measured", error.message)
         return Outcome(case, "not measured", dict.fromkeys(rules.MEASURED, missing))
     steps = rules.measured(found, meta)
     return Outcome(case, rules.applicable([finding.word for finding in steps.values()]), steps)
@@ -149,7 +150,6 @@ def _judge(ci: Path, case: Case, place: Path) -> Outcome:
 def _comparison(job: Job, folder: RunFolder) -> Comparison:
     looks = 1 + job.profile.extend
     found = collect(job, folder, Progress(), lambda round_: undecided(round_, looks))
-    kernels = [judge_kernels(kernel) for kernel in found.kernels]
     return Comparison(
         schema=1,
         tool="self-test",
@@ -174,7 +174,7 @@ def _comparison(job: Job, folder: RunFolder) -> Comparison:
         contended_share=None,
         energy=False,
         rounds=[judge_round(round_, looks) for round_ in found.rounds],
-        kernels=[kernel for kernel in kernels if kernel is not None],
+        kernels=[],
         activity=[],
         problems=[ProblemInfo(where=p.where, what=p.what) for p in found.problems],
         raw=str(folder.path),

@@ -49,7 +49,7 @@ def comparison(**more: Any) -> Comparison:
     ]
     round_ = {
         "model": {"name": "toy", "type": "Q2_0", "sha256": "1" * 64, "bytes": 123, "source_sha256": "2" * 64},
-        "patches": ["toy"], "scenarios": {"reference": "prompt 512"},
+        "patches": ["toy"], "scenarios": {"reference": "prompt 512"}, "trained": True,
         "quality": [quality("base-again", floor=True, mean_kld=-1e-9), quality("off"), quality("on")],
         "logits": [logits("off", 512, "identical"), logits("off", 1, "identical"), logits("on", 512, "different")],
         "speed": [ratio("pp512", "base-again", 1.0, word="info"), ratio("pp512", "off", 1.0, word="same"),
