@@ -14,6 +14,7 @@ import pytest
 from llamapatch.cli.main import main
 from llamapatch.errors import UsageProblem
 from llamapatch.measure.identity import compare_logits, read_logits
+from llamapatch.measure.prepare import Request
 from llamapatch.models.forward import forward
 from llamapatch.models.gguf_file import GgufFile, read_gguf, sha256_of
 from llamapatch.models.reference import reference_model
@@ -162,6 +163,14 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert main(["model", "stress", "-o", "none/b.gguf"]) == 2
     captured = capsys.readouterr()
     assert "there is no folder none" in captured.err and "Traceback" not in captured.err
+
+
+def test_compare_knows_it_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Request(model=Path("stress")).given_model is None
+    assert main(["compare", "phase0", "--model", "stress", "--quick", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"][0] == "stress model, F16"
+    assert main(["compare", "phase0", "--model", "stressed", "--quick", "--dry-run"]) == 2
+    assert "there is no file stressed" in capsys.readouterr().err
 
 
 @pytest.mark.slow
