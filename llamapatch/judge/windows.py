@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from llamapatch.judge.paired import LEVEL
 
@@ -77,9 +78,13 @@ def interval(values: npt.ArrayLike, level: float = LEVEL, *, seed: int = 0, roun
         return Interval(mean, mean - rounding, mean + rounding, n, block, rounding)
     drawn = deviations[np.random.default_rng(seed).integers(0, n, (DRAWS, blocks))]
     scatter = drawn.std(axis=1, ddof=1) / math.sqrt(blocks)
-    # A draw of one and the same block has no scatter of its own; it counts as far away.
-    strays = np.abs(drawn.mean(axis=1)) / np.where(scatter > 0, scatter, np.finfo(np.float64).tiny)
-    half = float(np.quantile(strays, level)) * error + rounding
+    flat = scatter <= 1e-9 * float(np.abs(deviations).max())
+    if flat.mean() > (1 - level) / 2:
+        # Most windows are alike, so that too many draws have no scatter to be measured by: Student's quantile instead.
+        stray = float(stats.t.ppf((1 + level) / 2, blocks - 1))
+    else:
+        stray = float(np.quantile(np.abs(drawn.mean(axis=1)) / np.where(flat, np.inf, scatter), level))
+    half = stray * error + rounding
     return Interval(mean, mean - half, mean + half, n, block, rounding)
 
 

@@ -79,6 +79,16 @@ def test_the_seed_decides_and_the_mean_is_the_mean() -> None:
     assert found.high - found.mean == pytest.approx(found.mean - found.low)
 
 
+def test_windows_that_are_nearly_all_alike_have_an_interval_too() -> None:
+    """A patch that changes one window of many: draws without it have no scatter, and the interval stays finite."""
+    for n in (8, 16, 128):
+        x = np.zeros(n)
+        x[n // 2] = 1e-3
+        found = interval(x)
+        assert found.low is not None and found.high is not None
+        assert found.low < 0 < found.mean < found.high < 1e-3
+
+
 def test_block_lengths_follow_the_rule_and_the_data() -> None:
     rng = np.random.default_rng(5)
     assert [block_length(series(rng, n, 0.0)) for n in (8, 27, 64, 343)] == [2, 4, 6, 10]
