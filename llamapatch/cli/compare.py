@@ -15,6 +15,7 @@ from llamapatch.judge.compare import compare
 from llamapatch.measure.prepare import Request, make_plan
 from llamapatch.measure.runs import RunFolder
 from llamapatch.report.live import Live
+from llamapatch.report.load import record
 from llamapatch.report.markdown import to_markdown
 from llamapatch.report.plan import print_plan
 from llamapatch.report.terminal import print_comparison
@@ -117,6 +118,7 @@ def command(
             for folder in folders:
                 say(f"what was measured so far: {folder.path}; go on with `llamapatch compare --resume {folder.path}`")
             raise
+    record(here, result)
     if markdown is not None:
         markdown.write_text(to_markdown(result), encoding="utf-8")
         say(f"wrote {markdown}")

@@ -15,7 +15,10 @@ from llamapatch.judge.gate import GateOptions, collect, gate, line_of, read_line
 from llamapatch.judge.gate_result import GateResult
 from llamapatch.judge.jobs import GateJob, find_job, plan_jobs
 from llamapatch.judge.selftest import self_test
+from llamapatch.report.gate import gate_markdown, print_gate
+from llamapatch.report.junit import gate_junit
 from llamapatch.report.live import Live
+from llamapatch.report.load import record
 from llamapatch.series.load import load_series
 
 _PATH = click.Path(path_type=Path)
@@ -98,6 +101,7 @@ def command(
         if not selectors and options.results is not None:
             for name in stale_results(here, series, jobs, options.results):
                 say(f"{options.results / name} belongs to no patch of the series")
+    record(here, result)
     return _report(result, as_json, markdown, junit)
 
 
@@ -111,13 +115,14 @@ def _print_plan(jobs: list[GateJob], as_json: bool) -> None:
 
 
 def _report(result: GateResult, as_json: bool, markdown: Path | None, junit: Path | None) -> int:
+    for path, render in ((markdown, gate_markdown), (junit, gate_junit)):
+        if path is not None:
+            path.write_text(render(result), encoding="utf-8")
+            say(f"wrote {path}")
     if as_json:
         emit_json(result.data())
     else:
-        for job in result.jobs:
-            out.print(f"{job.patch} ({job.where}): {job.word}", markup=False)
-            for step in job.steps:
-                out.print(f"    {step.name:<16}{step.word:<16}{step.said}", markup=False, soft_wrap=True)
+        print_gate(result, out)
     return result.exit_code
 
 

@@ -191,13 +191,15 @@ class _Collector:
                 job.threads,
                 step=lambda text: self.progress.step(f"{where}: {text}", LOGITS_SECONDS),
             )
+        if not profile.greedy_prompts:
+            return
         with self._part(f"greedy text, {where}"):
             result.greedy = measure_greedy(
                 self.folder,
                 job.arms,
                 plan.model.path,
-                cut_prompts(job.text, _prompts(profile), self.folder),
-                Writing(GREEDY_TOKENS, job.threads),
+                cut_prompts(job.text, profile.greedy_prompts, self.folder),
+                Writing(profile.greedy_tokens, job.threads),
                 step=lambda text: self.progress.step(f"{where}: {text}", GREEDY_SECONDS * (1 + len(job.arms))),
             )
 
@@ -312,8 +314,6 @@ WINDOW_SECONDS = 0.15
 LOGITS_SECONDS = 1.5
 KERNEL_SECONDS = 3.0
 GREEDY_SECONDS = 0.3
-# Tokens that each arm writes after each prompt.
-GREEDY_TOKENS = 48
 
 
 def expected_seconds(job: Job) -> float:
@@ -326,14 +326,9 @@ def expected_seconds(job: Job) -> float:
                 windows = profile.windows * profile.context // context or all_windows(job.text, context)
                 total_seconds += WINDOW_SECONDS * windows * len(job.arms)
             total_seconds += LOGITS_SECONDS * 2 * own
-            total_seconds += GREEDY_SECONDS * (1 + len(job.arms)) * _prompts(profile)
+            total_seconds += GREEDY_SECONDS * (1 + len(job.arms)) * profile.greedy_prompts
         total_seconds += sum(_scenario_seconds(s, profile, len(job.arms)) for s in plan.scenarios.values())
     return total_seconds
-
-
-def _prompts(profile: Profile) -> int:
-    """How many prompts are continued: few where little of the text is evaluated."""
-    return 8 if profile.windows else 32
 
 
 def _scenario_seconds(scenario: Scenario, profile: Profile, arms: int) -> float:

@@ -18,7 +18,7 @@ from llamapatch.config import Settings
 from llamapatch.errors import UsageProblem
 from llamapatch.judge.gate_result import EffectsResult, GatedPatch, GateResult
 from llamapatch.judge.result import Comparison
-from llamapatch.report.history import Row, rows_of_comparison, rows_of_effects, rows_of_gate
+from llamapatch.report.history import HISTORY_NAME, Row, append, rows_of_comparison, rows_of_effects, rows_of_gate
 
 Result = Comparison | GateResult | GatedPatch | EffectsResult
 NAMES = ("comparison.json", "effects.json", "gate.json", "result.json")
@@ -121,6 +121,11 @@ def rows_of(found: Result) -> list[Row]:
     if isinstance(found, EffectsResult):
         return rows_of_effects(found)
     return rows_of_gate(found.jobs if isinstance(found, GateResult) else [found])
+
+
+def record(settings: Settings, found: Result) -> None:
+    """Add a result to the project's history."""
+    append(settings.state / HISTORY_NAME, rows_of(found))
 
 
 def _parse(raw: Any) -> Iterable[Result]:

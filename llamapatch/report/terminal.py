@@ -21,10 +21,14 @@ _STYLES = {
 }
 
 
+def wide_console(console: Console) -> Console:
+    """`console`, or one of 140 columns where it is a file or a pipe: 80 would fold every interval."""
+    return console if console.is_terminal else Console(file=console.file, width=WIDTH, highlight=False)
+
+
 def print_comparison(result: Comparison, console: Console) -> None:
     """Print headlines, tables, problems, and where the figures come from."""
-    # A file or a pipe has no width of its own; 80 columns would fold every interval.
-    wide = console if console.is_terminal else Console(file=console.file, width=WIDTH, highlight=False)
+    wide = wide_console(console)
     for line in headlines(result):
         console.print(Text(f"* {line}"), soft_wrap=True)
     for table in all_tables(result):
