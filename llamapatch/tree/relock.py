@@ -11,7 +11,7 @@ from llamapatch.series.load import Series
 from llamapatch.series.lock import LOCK_NAME, format_lock, lock_chain, write_lock
 from llamapatch.series.model import Lock, LockedPatch
 from llamapatch.tree.chain import build_chain, check_canonical, make_lock
-from llamapatch.tree.store import Report, open_store, writing
+from llamapatch.tree.store import Report, Store, open_store, writing
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,29 @@ def relock(settings: Settings, series: Series, *, dry_run: bool = False, report:
         )
     with writing(settings):
         store = open_store(settings, series, report)
-        chain = build_chain(store.git, series)
-        chain.pool.store(store.git)
-        check_canonical(store.git, chain)
-        lock = make_lock(chain, series)
+        lock = compute_lock(store, series)
         path = settings.patches / LOCK_NAME
         current = series.lock is not None and path.read_text(encoding="utf-8") == format_lock(lock)
         if not current and not dry_run:
             write_lock(path, lock)
     return Relock(path, lock, _changed(series.lock, lock), current, written=not current and not dry_run)
+
+
+def compute_lock(store: Store, series: Series) -> Lock:
+    """The lock of `series`, which may be a prospective one (`load_series` with changes); only objects are stored.
+
+    Raises `HunkError` and `ConflictError` for a patch that does not fit, `UsageProblem` for a diff that git would write
+    differently.
+    """
+    chain = build_chain(store.git, series)
+    chain.pool.store(store.git)
+    check_canonical(store.git, chain)
+    return make_lock(chain, series)
+
+
+def generated_files(store: Store, series: Series) -> dict[str, bytes]:
+    """What must be written together with a change that makes the series `series`: path below the home -> bytes."""
+    return {f"patches/{LOCK_NAME}": format_lock(compute_lock(store, series)).encode()}
 
 
 def check_lock(settings: Settings, series: Series, report: Report | None = None) -> Relock:
