@@ -126,6 +126,11 @@ class TreeState:
             return None
         return Entry(entry[0], entry[1])
 
+    def has_room(self, path: str) -> bool:
+        """Whether a file could be put at `path`: no directory is there, and none of its parents is a file."""
+        parents = path.split("/")[:-1]
+        return path not in self._dirs and all(self.get("/".join(parents[: n + 1])) is None for n in range(len(parents)))
+
     def set(self, path: str, entry: Entry) -> None:
         """Put a file at `path`; `ConflictError` where a directory stands, or where a parent is a file."""
         if path in self._dirs:
