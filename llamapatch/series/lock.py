@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from llamapatch.errors import UsageProblem
-from llamapatch.files import write_atomically
 from llamapatch.series.model import Lock, PatchMeta
 
 if TYPE_CHECKING:
@@ -87,8 +86,3 @@ def parse_lock(data: bytes, path: Path) -> Lock:
         return Lock.model_validate_json(data.decode("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{path} is damaged or was written by another version.", "Run `llamapatch lock`.") from error
-
-
-def write_lock(path: Path, lock: Lock) -> None:
-    """Replace `path` in one step."""
-    write_atomically(path, format_lock(lock).encode())

@@ -21,7 +21,7 @@ from llamapatch.tree.objects import ABSENT, IDENTITY, Entry, ObjectPool, TreeSta
 
 TRAILER_ID = "Llamapatch-Id"
 # The date of the synthetic base commit: any constant will do, as long as it never changes.
-_BASE_EPOCH = calendar.timegm((2000, 1, 1, 0, 0, 0))
+BASE_EPOCH = calendar.timegm((2000, 1, 1, 0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def base_commit(pool: ObjectPool, pin: UpstreamPin) -> str:
     """A root commit of upstream's tree. It is made from the pin alone, so that ids do not depend on how upstream was
     obtained (a shallow clone, a squashed import and a tarball carry the same tree under different commits)."""
     message = f"llama.cpp {pin.version}\n\nLlamapatch-Upstream: {pin.tree}\n"
-    return pool.commit(pin.tree, None, author=IDENTITY, epoch=_BASE_EPOCH, message=message)
+    return pool.commit(pin.tree, None, author=IDENTITY, epoch=BASE_EPOCH, message=message)
 
 
 def patch_commit(pool: ObjectPool, patch: Patch, tree: str, parent: str) -> str:
@@ -84,20 +84,29 @@ def build_chain(git: Git, series: Series, count: int | None = None) -> Chain:
     `ConflictError` for an overlay file whose place is taken.
     """
     patches = series.patches[:count]
+    base = TreeState.read(git, series.pin.tree)
+    pool = ObjectPool()
+    paths = {d.path for p in patches for d in parse_diff(p.diff, str(p.folder / DIFF_NAME))}
+    touched = {entry.oid for path in paths if (entry := base.get(path))}
+    contents = git.read_blobs(sorted(touched)) if touched else {}
+    root = base_commit(pool, series.pin)
+    links = apply_patches(patches, base.copy(), pool, contents=contents, parent=root)
+    return Chain(series.pin.tree, root, links, pool, contents, base)
+
+
+def apply_patches(
+    patches: Sequence[Patch], state: TreeState, pool: ObjectPool, *, contents: dict[str, bytes], parent: str
+) -> tuple[Link, ...]:
+    """Apply `patches` to `state`, which becomes the result; `contents` must hold the files that they change, and gets
+    those that they make. Errors as for `build_chain`."""
     diffs = [parse_diff(p.diff, str(p.folder / DIFF_NAME)) for p in patches]
     _refuse_edited_overlays(patches, diffs)
-    state = TreeState.read(git, series.pin.tree)
-    base = state.copy()
-    pool = ObjectPool()
-    touched = {entry.oid for files in diffs for d in files if (entry := state.get(d.path))}
-    contents = git.read_blobs(sorted(touched)) if touched else {}
-    parent = root = base_commit(pool, series.pin)
     links: list[Link] = []
     for patch, files in zip(patches, diffs, strict=True):
         link = _apply(patch, files, state, pool, contents=contents, parent=parent)
         links.append(link)
         parent = link.commit
-    return Chain(series.pin.tree, root, tuple(links), pool, contents, base)
+    return tuple(links)
 
 
 def make_lock(chain: Chain, series: Series) -> Lock:

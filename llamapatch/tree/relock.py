@@ -1,4 +1,4 @@
-"""Write ``series.lock``, or say in what it is out of date."""
+"""Write ``series.lock`` and the pre-images, or say in what they are out of date."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from pathlib import Path
 
 from llamapatch.config import Settings
 from llamapatch.errors import MismatchError, UsageProblem
+from llamapatch.files import read_or_none, write_atomically
 from llamapatch.series.load import Series
-from llamapatch.series.lock import LOCK_NAME, format_lock, lock_chain, write_lock
+from llamapatch.series.lock import LOCK_NAME, format_lock, lock_chain, parse_lock
 from llamapatch.series.model import Lock, LockedPatch
 from llamapatch.tree.chain import build_chain, check_canonical, make_lock
+from llamapatch.tree.preimages import BUNDLE_NAME, make_bundle
 from llamapatch.tree.store import Report, Store, open_store, writing
 
 
 @dataclass(frozen=True)
 class Relock:
-    """`changed` names the patches whose locked facts differ from those on disk before; `written` whether the file was
-    replaced."""
+    """`changed` names the patches whose locked facts differ from those on disk before, `stale` the generated files that
+    do (below the home); `written` says whether they were replaced."""
 
     path: Path
     lock: Lock
     changed: tuple[str, ...]
+    stale: tuple[str, ...]
     current: bool
     written: bool
 
@@ -42,16 +45,20 @@ def relock(settings: Settings, series: Series, *, dry_run: bool = False, report:
         )
     with writing(settings):
         store = open_store(settings, series, report)
-        lock = compute_lock(store, series)
-        path = settings.patches / LOCK_NAME
-        current = series.lock is not None and path.read_text(encoding="utf-8") == format_lock(lock)
-        if not current and not dry_run:
-            write_lock(path, lock)
-    return Relock(path, lock, _changed(series.lock, lock), current, written=not current and not dry_run)
+        files = generated_files(store, series)
+        stale = {name: data for name, data in files.items() if read_or_none(settings.home / name) != data}
+        if not dry_run:
+            for name, data in stale.items():
+                write_atomically(settings.home / name, data)
+    path = settings.patches / LOCK_NAME
+    lock = parse_lock(files[f"patches/{LOCK_NAME}"], path)
+    written = bool(stale) and not dry_run
+    return Relock(path, lock, _changed(series.lock, lock), tuple(stale), current=not stale, written=written)
 
 
-def compute_lock(store: Store, series: Series) -> Lock:
-    """The lock of `series`, which may be a prospective one (`load_series` with changes); only objects are stored.
+def generated_files(store: Store, series: Series) -> dict[str, bytes]:
+    """What must be written together with a change that makes the series `series`, which may be a prospective one
+    (`load_series` with changes): path below the home -> bytes. Only objects are stored.
 
     Raises `HunkError` and `ConflictError` for a patch that does not fit, `UsageProblem` for a diff that git would write
     differently.
@@ -59,12 +66,10 @@ def compute_lock(store: Store, series: Series) -> Lock:
     chain = build_chain(store.git, series)
     chain.pool.store(store.git)
     check_canonical(store.git, chain)
-    return make_lock(chain, series)
-
-
-def generated_files(store: Store, series: Series) -> dict[str, bytes]:
-    """What must be written together with a change that makes the series `series`: path below the home -> bytes."""
-    return {f"patches/{LOCK_NAME}": format_lock(compute_lock(store, series)).encode()}
+    return {
+        f"patches/{BUNDLE_NAME}": make_bundle(chain),
+        f"patches/{LOCK_NAME}": format_lock(make_lock(chain, series)).encode(),
+    }
 
 
 def check_lock(settings: Settings, series: Series, report: Report | None = None) -> Relock:
@@ -73,6 +78,11 @@ def check_lock(settings: Settings, series: Series, report: Report | None = None)
     if not found.current:
         old = lock_chain(series.lock) if series.lock else "nothing"
         names = ", ".join(found.changed) or "its form"
+        if found.stale == (f"patches/{BUNDLE_NAME}",):
+            raise MismatchError(
+                f"{settings.patches / BUNDLE_NAME} is missing or not what the series makes.",
+                "Run `llamapatch lock` and commit the file.",
+            )
         raise MismatchError(
             f"{found.path} is out of date ({names}): it records chain {old}, the series makes {found.chain}.",
             "Run `llamapatch lock` and commit the file.",

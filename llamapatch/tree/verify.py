@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from llamapatch.config import Settings
 from llamapatch.errors import MismatchError, UsageProblem
+from llamapatch.files import read_or_none
 from llamapatch.git import GitError
 from llamapatch.series.load import Series
 from llamapatch.series.lock import lock_chain
 from llamapatch.tree.chain import build_chain, check_against_lock, make_lock
 from llamapatch.tree.plan import How, make_plan
+from llamapatch.tree.preimages import BUNDLE_NAME, make_bundle
 from llamapatch.tree.store import APPLIED_REF, REF, Report, Store, open_store, writing
 from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
 
@@ -42,6 +44,11 @@ def verify(settings: Settings, series: Series, report: Report | None = None) -> 
             raise MismatchError(
                 f"series.lock records chain {lock_chain(series.lock) if series.lock else 'nothing'}, "
                 f"the series makes {lock_chain(lock)}.",
+                "Run `llamapatch lock`.",
+            )
+        if read_or_none(settings.patches / BUNDLE_NAME) != make_bundle(chain):
+            raise MismatchError(
+                f"{settings.patches / BUNDLE_NAME} is missing or does not hold the files that the series was made on.",
                 "Run `llamapatch lock`.",
             )
         applied = store.applied()
