@@ -16,7 +16,7 @@ from llamapatch.git import Git
 from llamapatch.series.load import DIFF_NAME, Patch, Series
 from llamapatch.series.lock import chain_value, meta_hash, overlay_hashes, sha256
 from llamapatch.series.model import Lock, LockedFile, LockedHunk, LockedPatch, UpstreamPin
-from llamapatch.tree.diff import FileDiff, HunkError, anchor, apply_hunks, canonical_diff, parse_diff
+from llamapatch.tree.diff import FileDiff, HunkError, anchor, apply_hunks, canonical_diffs, parse_diff
 from llamapatch.tree.objects import ABSENT, IDENTITY, Entry, ObjectPool, TreeState
 
 TRAILER_ID = "Llamapatch-Id"
@@ -163,19 +163,18 @@ def check_against_lock(chain: Chain, series: Series) -> None:
 
 
 def check_canonical(git: Git, chain: Chain) -> None:
-    """Whether git itself would write each change.patch, byte for byte; the trees must be stored in `git`."""
-    before = chain.base_tree
-    for link in chain.links:
-        if link.diffs:
-            written = canonical_diff(git, before, link.tree, [d.path for d in link.diffs])
-            if written != link.patch.diff:
-                ours, theirs = link.patch.diff.split(b"\n"), written.split(b"\n")
-                line = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
-                raise UsageProblem(
-                    f"{link.patch.folder / DIFF_NAME}, line {line + 1}: git writes this change differently.",
-                    "Make the patch with the options in docs/reference, so that one change has one spelling.",
-                )
-        before = link.tree
+    """Whether each change.patch is, byte for byte, what `canonical_diff` writes; the trees must be stored in `git`."""
+    before = [chain.base_tree, *(link.tree for link in chain.links)]
+    links = [(link, old) for link, old in zip(chain.links, before, strict=False) if link.diffs]
+    made = canonical_diffs(git, [(old, link.tree, {d.path for d in link.diffs}) for link, old in links])
+    for (link, _), written in zip(links, made, strict=True):
+        if written != link.patch.diff:
+            ours, theirs = link.patch.diff.split(b"\n"), written.split(b"\n")
+            line = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
+            raise UsageProblem(
+                f"{link.patch.folder / DIFF_NAME}, line {line + 1}: this change has another canonical form.",
+                "Run `llamapatch check --fix`, so that one change has one spelling.",
+            )
 
 
 def _apply(
@@ -188,9 +187,10 @@ def _apply(
     parent: str,
 ) -> Link:
     name = str(patch.folder / DIFF_NAME)
-    changes: list[FileChange] = []
-    hunks: list[LockedHunk] = []
-    for diff in diffs:
+    changes: dict[str, FileChange] = {}
+    hunks: dict[int, list[LockedHunk]] = {}
+    # Deletions first: a file may take the place of a folder, or a link that of a file.
+    for number, diff in sorted(enumerate(diffs), key=lambda item: not item[1].deleted):
         pre = state.get(diff.path)
         if diff.added and pre is not None:
             raise HunkError(f"{name}: {diff.path} is added, but the tree has it already.", "Make the patch again.")
@@ -200,7 +200,8 @@ def _apply(
             raise HunkError(f"{name}: {diff.path} has mode {pre.mode}, not {diff.old_mode}.", "Make the patch again.")
         old = contents[pre.oid] if pre is not None else b""
         new = apply_hunks(old, diff, name)
-        hunks += [LockedHunk(path=diff.path, line=at, function=f) for at, f in (anchor(old, h) for h in diff.hunks)]
+        anchors = (anchor(old, hunk) for hunk in diff.hunks)
+        hunks[number] = [LockedHunk(path=diff.path, line=line, function=function) for line, function in anchors]
         post: Entry | None = None
         if diff.deleted:
             if new:
@@ -210,7 +211,8 @@ def _apply(
             post = Entry(diff.new_mode or (pre.mode if pre else "100644"), pool.add("blob", new))
             contents[post.oid] = new
             state.set(diff.path, post)
-        changes.append(FileChange(diff.path, pre, post))
+        first = changes.get(diff.path)
+        changes[diff.path] = FileChange(diff.path, first.pre if first else pre, post)
     for path, data in sorted(patch.overlay.items()):
         if state.get(path) is not None:
             raise ConflictError(
@@ -221,10 +223,11 @@ def _apply(
         placed = Entry("100644", pool.add("blob", data))
         contents[placed.oid] = data
         state.set(path, placed)
-        changes.append(FileChange(path, None, placed))
+        changes[path] = FileChange(path, None, placed)
     tree = state.write(pool)
-    ordered = tuple(sorted(changes, key=lambda c: c.path.encode()))
-    return Link(patch, tuple(diffs), ordered, tuple(hunks), tree, patch_commit(pool, patch, tree, parent))
+    ordered = tuple(sorted(changes.values(), key=lambda c: c.path.encode()))
+    placed_hunks = tuple(hunk for number in range(len(diffs)) for hunk in hunks[number])
+    return Link(patch, tuple(diffs), ordered, placed_hunks, tree, patch_commit(pool, patch, tree, parent))
 
 
 def _refuse_edited_overlays(patches: Sequence[Patch], diffs: Sequence[Sequence[FileDiff]]) -> None:
