@@ -11,7 +11,14 @@ from pathlib import Path
 from llamapatch.errors import EnvironmentProblem
 from llamapatch.git import GitError
 from llamapatch.process import Completed, run
-from llamapatch.upstream.sources.base import ASK_SECONDS, FETCH_SECONDS, Found, Place, SourceFailedError
+from llamapatch.upstream.sources.base import (
+    ASK_SECONDS,
+    FETCH_SECONDS,
+    Found,
+    Place,
+    SourceFailedError,
+    UnknownNameError,
+)
 from llamapatch.upstream.store import reason
 
 # A plain name and version. npm also takes URLs, folders and git repositories, and runs those packages' scripts.
@@ -62,6 +69,8 @@ class NpmBundle:
             done = run([npm, *args], cwd=place.scratch, timeout=seconds, check=False)
         except EnvironmentProblem as error:
             raise SourceFailedError(f"npm {args[0]} gave no result within {seconds:.0f} s") from error
+        if "npm error code E404" in done.stderr or "npm ERR! code E404" in done.stderr or _asked(done):
+            raise UnknownNameError("npm knows no such package and version")
         if done.code != 0 or not done.stdout.strip():
             raise SourceFailedError(f"npm {args[0]} failed: {_complaint(done)}")
         return done
@@ -92,6 +101,11 @@ class NpmBundle:
         if not trees:
             raise SourceFailedError(f"the bundle {self.member} names no commit")
         return Found(place.wanted if place.wanted in trees else trees[0])
+
+
+def _asked(done: Completed) -> bool:
+    """Whether npm was asked for a version, found the package, and had nothing to say."""
+    return done.code == 0 and not done.stdout.strip() and done.argv[1] == "view"
 
 
 def _complaint(done: Completed) -> str:
