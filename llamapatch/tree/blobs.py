@@ -27,6 +27,11 @@ class Blobs:
         self.fetch([oid])
         return self.known[oid]
 
+    def keep(self, oid: str) -> None:
+        """Have a known content stored with whatever else was made; one that git holds already costs nothing."""
+        if oid in self.known:
+            self.pool.objects.setdefault(oid, ("blob", self.known[oid]))
+
     def add(self, data: bytes) -> str:
         """Keep a new content and return its id."""
         oid = self.pool.add("blob", data)

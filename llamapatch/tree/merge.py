@@ -8,6 +8,7 @@ cleanly but does not pass is suspicious, the rest is conflict. ``git apply`` and
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,12 @@ from enum import StrEnum
 
 from llamapatch.tree.align import Alignment, Edit, align, alignments, indent, split_lines
 from llamapatch.tree.scope import Scope, block_end, function_at, opener_name, scope_at, words
+
+# A statement that a condition follows.
+_CONTROL = re.compile(rb"^\s*(?:[}#]\s*)?(if|else|elif|elseif|for|foreach|while|switch|do|ifdef|ifndef)\b")
+
+# The lines around a conflict in a merged file.
+BEGIN, END = b"<<<<<<< upstream", b">>>>>>> "
 
 
 class Fate(StrEnum):
@@ -29,7 +36,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """One change: the line that it begins at in the pre-image and in the result, both from 1, and the function there.
+    """One change: the line that it begins at in the pre-image and in the file as it is now, from 1, and the function.
     `why` says what makes it suspicious, or remarks on what the enclosing line became."""
 
     fate: Fate
@@ -78,6 +85,11 @@ Resolver = Callable[[Conflict], tuple[bytes, ...] | None]
 def merge(pre: bytes, post: bytes, now: bytes, resolve: Resolver | None = None, label: str = "patch") -> Merge:
     """Carry the change `pre` -> `post` over to `now`. `label` names the patch in conflict markers."""
     old, new, there = split_lines(pre), split_lines(post), split_lines(now)
+    found = _merge_lines(old, new, there, resolve, label)
+    return found if found.passes else _follow(old, new, there, resolve, label) or found
+
+
+def _merge_lines(old: list[bytes], new: list[bytes], there: list[bytes], resolve: Resolver | None, label: str) -> Merge:
     ours = align(old, new).edits()
     tries = [_Try(old, new, there, ours, way, resolve, label) for way in alignments(old, there)]
     merges = [t.merge() for t in tries]
@@ -100,6 +112,51 @@ def merge(pre: bytes, post: bytes, now: bytes, resolve: Resolver | None = None, 
             for mine, theirs in zip(chosen.places, other.places, strict=True)
         ),
     )
+
+
+def _follow(
+    old: list[bytes], new: list[bytes], there: list[bytes], resolve: Resolver | None, label: str
+) -> Merge | None:
+    """Merge function by function where upstream moved them about: each changed block that is known by a first line of
+    its own is merged with the block of that line, wherever it is. None unless every change passes."""
+    edits = align(old, new).edits()
+    count_old, count_there = Counter(old), Counter(there)
+    blocks: dict[int, list[Edit]] = {}
+    for edit in edits:
+        column = min((indent(t) for t in (*old[edit.i1 : edit.i2], *new[edit.j1 : edit.j2]) if t.strip()), default=0)
+        scope = scope_at(old, edit.i1, column)
+        if not scope.blocks or count_old[old[scope.blocks[0]]] != 1 or count_there[old[scope.blocks[0]]] != 1:
+            return None
+        blocks.setdefault(scope.blocks[0], []).append(edit)
+    result = list(there)
+    places: list[Place] = []
+    # From the last to the first in the new file, so that line numbers before a block stay what they are.
+    for start in sorted(blocks, key=lambda i: there.index(old[i]), reverse=True):
+        stop, at = block_end(old, start), there.index(old[start])
+        end = block_end(there, at)
+        inside = blocks[start]
+        if inside[-1].i2 > stop or _branches(old, start) != _branches(there, at):
+            return None
+        shift = inside[0].j1 - inside[0].i1
+        grown = sum((e.j2 - e.j1) - (e.i2 - e.i1) for e in inside)
+        versions = (old[start:stop], new[start + shift : stop + shift + grown], there[at:end])
+        part = _merge_lines(*versions, resolve, label)
+        if not part.passes:
+            return None
+        result[at:end] = split_lines(part.data)
+        moved = f"`{_text(old[start])}` moved from line {start + 1} to line {at + 1}"
+        places = [
+            *(
+                replace(p, line_before=p.line_before + start, line_now=p.line_now + at, why=p.why or moved)
+                for p in part.places
+            ),
+            *places,
+        ]
+    return Merge(b"".join(result), tuple(sorted(places, key=lambda p: p.line_before)), ())
+
+
+def _branches(lines: Sequence[bytes], at: int) -> list[bytes]:
+    return [lines[i] for i in scope_at(lines, at, 0).conditionals]
 
 
 def _elsewhere(doubt: str, other: Place) -> str:
@@ -150,10 +207,10 @@ class _Try:
                 continue
             mine, _ = _side(self.new, group.ours, group, group.ours[0].j1 - (group.ours[0].i1 - group.start))
             if not group.theirs:
-                places.append(self._guard(group.ours[0], at_there, len(out)))
+                places.append(self._guard(group.ours[0], at_there))
                 out += mine
             elif mine == upstream:
-                places += [self._place(Fate.ALREADY, edit, at_there, len(out)) for edit in group.ours]
+                places += [self._place(Fate.ALREADY, edit, at_there) for edit in group.ours]
                 out += mine
             else:
                 conflict = Conflict(
@@ -166,7 +223,7 @@ class _Try:
                 )
                 decided = self.resolve(conflict) if self.resolve else None
                 fate = Fate.CONFLICT if decided is None else Fate.REUSED
-                places += [self._place(fate, edit, at_there, len(out)) for edit in group.ours]
+                places += [self._place(fate, edit, at_there) for edit in group.ours]
                 if decided is None:
                     conflicts.append(conflict)
                     out += self._marked(conflict)
@@ -195,23 +252,23 @@ class _Try:
         here, there = scope_at(self.old, line, column), scope_at(self.there, self.way.new[line], column)
         return self._differs(here, there, edit)[0] == ""
 
-    def _place(self, fate: Fate, edit: Edit, at_there: int, at_out: int, why: str = "") -> Place:
+    def _place(self, fate: Fate, edit: Edit, at_there: int, why: str = "") -> Place:
         return Place(
             fate,
             edit.i1 + 1,
-            at_out + 1,
+            at_there + 1,
             function_at(self.old, edit.i1 - 1),
             function_at(self.there, at_there - 1),
             why,
         )
 
-    def _guard(self, edit: Edit, at_there: int, at_out: int) -> Place:
+    def _guard(self, edit: Edit, at_there: int) -> Place:
         column = self._column(edit)
         before, now = scope_at(self.old, edit.i1, column), scope_at(self.there, at_there, column)
         why, remark = self._differs(before, now, edit)
         if not why and before.blocks and not self._is_itself(before):
             why = f"its block begins with `{_text(self.old[before.blocks[0]])}` like others, and changed too much"
-        return self._place(Fate.SUSPICIOUS if why else Fate.PLACED, edit, at_there, at_out, why or remark)
+        return self._place(Fate.SUSPICIOUS if why else Fate.PLACED, edit, at_there, why or remark)
 
     def _column(self, edit: Edit) -> int:
         """The indentation of what the change is about."""
@@ -250,35 +307,73 @@ class _Try:
         if change is None:
             return False, ""
         column = indent(line)
-        if (
-            _openers(self.old, change.i1, change.i2, column) != 1
-            or _openers(self.there, change.j1, change.j2, column) != 1
-        ):
+        alone = (_openers(self.old, change.i1, change.i2, column), _openers(self.there, change.j1, change.j2, column))
+        if alone != (1, 1):
             return False, ""
         name, new_name = opener_name(line), opener_name(became)
         if not is_function:
-            return True, f"`{_text(line)}` became `{_text(became)}`"
+            same = _condition_grew(line, became) and self._stands_alone(edit)
+            return same, f"`{_text(line)}` became `{_text(became)}`"
         if name == new_name:
-            return True, f"the signature became `{_text(became)}`"
+            one_each = len(self._bearers(self.old, name)) == len(self._bearers(self.there, name)) == 1
+            return one_each, f"the signature became `{_text(became)}`"
         if self._is_renamed(name, new_name, i, j) and self._stands_alone(edit):
             return True, f"`{name.decode(errors='replace')}` was renamed to `{new_name.decode(errors='replace')}`"
         return False, ""
 
     def _is_renamed(self, name: bytes, new_name: bytes, i: int, j: int) -> bool:
-        """A rename in place: the old name is gone, the new one is new, and the rest of the line is much the same."""
+        """A rename in place: the old name is gone, the new one is new, the rest of the line is much the same, and no
+        other new line is as good a successor."""
         if not name or not new_name or self._mentions(self.there, name) or self._mentions(self.old, new_name):
             return False
-        rest, new_rest = words(self.old[i]) - {name}, words(self.there[j]) - {new_name}
-        return 2 * len(rest & new_rest) >= len(rest | new_rest)
+        successors = [
+            k
+            for k, line in enumerate(self.there)
+            if indent(line) == indent(self.old[i])
+            and self.count_old[line] == 0
+            and _openers(self.there, k, k + 1, indent(line))
+            and _resembles(self.old[i], name, line)
+        ]
+        return successors == [j] and self._follows_its_callers(name, new_name, i)
+
+    def _follows_its_callers(self, name: bytes, new_name: bytes, opener: int) -> bool:
+        """Whether all that used the old name uses the new one, and nothing else about it changed: a function that was
+        replaced by one of the same shape has other callers. Where nothing used it, one name must contain the other."""
+        uses = [line for k, line in enumerate(self.old) if k != opener and name in line and name in words(line)]
+        if not uses:
+            return name in new_name or new_name in name
+        renamed = re.compile(rb"\b" + re.escape(name) + rb"\b")
+        return all(self.count_there[renamed.sub(new_name, line)] for line in uses)
+
+    @staticmethod
+    def _bearers(lines: Sequence[bytes], name: bytes) -> list[bytes]:
+        """The lines in the first column that introduce this name; prototypes do not."""
+        return [
+            line
+            for line in lines
+            if name in line
+            and indent(line) == 0
+            and not line.rstrip().endswith((b";", b","))
+            and opener_name(line) == name
+        ]
 
     @staticmethod
     def _mentions(lines: Sequence[bytes], name: bytes) -> bool:
         return any(name in line and name in words(line) for line in lines)
 
     def _stands_alone(self, edit: Edit) -> bool:
-        """Whether the lines around a change occur once, before and now."""
-        context = self.old[max(edit.i1 - 3, 0) : edit.i2 + 3]
+        """Whether the lines around a change that are still there, as far as its block goes, occur once in each."""
+        column = self._column(edit)
+        start, stop = edit.i1, edit.i2
+        while start > max(edit.i1 - 3, 0) and self._belongs(start - 1, column):
+            start -= 1
+        while stop < min(edit.i2 + 3, len(self.old)) and self._belongs(stop, column):
+            stop += 1
+        context = self.old[start:stop]
         return _occurrences(self.old, context) == 1 and _occurrences(self.there, context) == 1
+
+    def _belongs(self, line: int, column: int) -> bool:
+        return self.way.new[line] >= 0 and (not self.old[line].strip() or indent(self.old[line]) >= column)
 
     def _is_itself(self, scope: Scope) -> bool:
         """Whether the enclosing block is known by more than a line that others share."""
@@ -292,14 +387,14 @@ class _Try:
     def _marked(self, conflict: Conflict) -> list[bytes]:
         parts: list[bytes] = []
         for mark, lines in (
-            (b"<<<<<<< upstream", conflict.now),
+            (BEGIN, conflict.now),
             (b"||||||| before", conflict.before),
             (b"=======", conflict.patch),
         ):
             parts += [mark + b"\n", *lines]
             if lines and not lines[-1].endswith(b"\n"):
                 parts.append(b"\n")
-        return [*parts, b">>>>>>> " + self.label.encode() + b"\n"]
+        return [*parts, END + self.label.encode() + b"\n"]
 
 
 def _groups(ours: Sequence[Edit], theirs: Sequence[Edit]) -> list[_Group]:
@@ -332,6 +427,22 @@ def _openers(lines: Sequence[bytes], start: int, stop: int, column: int) -> int:
             after = next((line for line in lines[i + 1 : i + 4] if line.strip() and line.strip() != b"{"), b"")
             count += indent(after) > column or lines[i].lstrip().startswith(b"#")
     return count
+
+
+def _condition_grew(line: bytes, other: bytes) -> bool:
+    """Whether a line is still the same statement with a changed condition. A label or a key (``case X:``, ``[X] = {``)
+    is what its block is known by: with another one it is another block."""
+    keyword, other_keyword = _CONTROL.match(line), _CONTROL.match(other)
+    if keyword is None or other_keyword is None or keyword[1] != other_keyword[1]:
+        return False
+    mine, theirs = words(line), words(other)
+    return 2 * len(mine & theirs) >= len(mine | theirs)
+
+
+def _resembles(line: bytes, name: bytes, other: bytes) -> bool:
+    """Whether two lines introduce the same kind of thing, names left out."""
+    rest, other_rest = words(line) - {name}, words(other) - {opener_name(other)}
+    return 2 * len(rest & other_rest) >= len(rest | other_rest)
 
 
 def _occurrences(lines: Sequence[bytes], context: Sequence[bytes]) -> int:

@@ -156,10 +156,7 @@ def open_store(settings: Settings, series: Series, report: Report | None = None)
     Upstream is only asked for when the store lacks the tree, or when the user names one: then it must be the pinned
     tree, even if the store could do without.
     """
-    path = _path(settings)
-    if not (path / "HEAD").is_file():
-        _create(path)
-    store = Store(settings, Git(path))
+    store = open_project_store(settings)
     pool = ObjectPool()
     base = base_commit(pool, series.pin)
     present = store.refs().get(BASE_REF)
@@ -173,11 +170,19 @@ def open_store(settings: Settings, series: Series, report: Report | None = None)
         )
     if present != base:
         if report is not None:
-            report(f"copying llama.cpp {series.pin.version} into {path}")
-        _copy_tree(upstream.git_dir, store.git, series.pin.tree)
+            report(f"copying llama.cpp {series.pin.version} into {store.git.git_dir}")
+        copy_tree(upstream.git_dir, store.git, series.pin.tree)
         pool.store(store.git)
         store.update_ref(BASE_REF, base, present, f"base: llama.cpp {series.pin.version}")
     return store
+
+
+def open_project_store(settings: Settings) -> Store:
+    """The store, made when needed, with whatever trees it has; call it under `writing`."""
+    path = _path(settings)
+    if not (path / "HEAD").is_file():
+        _create(path)
+    return Store(settings, Git(path))
 
 
 def reading_git(settings: Settings, pin: UpstreamPin, report: Report | None = None) -> Git:
@@ -207,7 +212,7 @@ def _create(path: Path) -> None:
     temporary.parent.rmdir()
 
 
-def _copy_tree(source: Path, target: Git, tree: str) -> None:
+def copy_tree(source: Path, target: Git, tree: str) -> None:
     """Pack every object of `tree` from `source` into `target`. `source` is only read: it serves as an alternate for
     this one process, so even temporary files land in the target."""
     objects = str(source / "objects")

@@ -78,7 +78,8 @@ class PatchOutcome:
     """One patch: its status and why, its files, and the trees before it and after it (equal when it is not carried).
 
     `proposed` is the tree with every file's result, markers and all. `blockers` are the patches that it waits for;
-    `accepted` says that a relocation was agreed to, `decided` that a person made the result."""
+    `accepted` says that a relocation was agreed to, `decided` that a person made the result, `skipped` that a person
+    left the patch out."""
 
     id: str
     status: Status
@@ -90,11 +91,12 @@ class PatchOutcome:
     blockers: tuple[str, ...] = ()
     accepted: bool = False
     decided: bool = False
+    skipped: bool = False
 
     @property
     def carried(self) -> bool:
         """Whether what follows stands on this patch."""
-        return self.decided or self.accepted or self.status not in STOPS
+        return not self.skipped and (self.decided or self.accepted or self.status not in STOPS)
 
     @property
     def reused(self) -> int:
@@ -125,6 +127,7 @@ def rethread(
     *,
     keep_going: bool = False,
     accept: Container[str] = (),
+    skip: Container[str] = (),
     decisions: Mapping[str, Decision] | None = None,
     resolutions: Callable[[str, str], Resolver | None] = no_resolutions,
     moved_to: Callable[[FileChange], str | None] = nowhere,
@@ -133,15 +136,15 @@ def rethread(
 
     Ends after the first patch that is not carried, unless `keep_going`: then that patch is left out and the next one is
     tried, and those that require it or build on its lines are `blocked`. `accept` names patches whose relocation is
-    agreed to, `decisions` what a person made of a patch, `resolutions` what was decided for single conflicts before,
-    `moved_to` where a file that is gone may be now.
+    agreed to, `skip` those to leave out whatever becomes of them, `decisions` what a person made of a patch,
+    `resolutions` what was decided for single conflicts before, `moved_to` where a file that is gone may be now.
     """
-    thread = _Thread(state, blobs, accept, decisions or {}, resolutions, moved_to)
+    thread = _Thread(state, blobs, accept, skip, decisions or {}, resolutions, moved_to)
     blobs.fetch(entry.oid for c in changes for f in c.files for entry in (f.pre, f.post, state.get(f.path)) if entry)
     outcomes: list[PatchOutcome] = []
     for change in changes:
         outcomes.append(thread.carry(change))
-        if not outcomes[-1].carried and not keep_going:
+        if not (outcomes[-1].carried or outcomes[-1].skipped or keep_going):
             break
     return outcomes
 
@@ -160,12 +163,13 @@ class _Thread:
         state: TreeState,
         blobs: Blobs,
         accept: Container[str],
+        skip: Container[str],
         decisions: Mapping[str, Decision],
         resolutions: Callable[[str, str], Resolver | None],
         moved_to: Callable[[FileChange], str | None],
     ) -> None:
         self.state, self.blobs = state, blobs
-        self.accept, self.decisions = accept, decisions
+        self.accept, self.skip, self.decisions = accept, skip, decisions
         self.resolutions, self.moved_to = resolutions, moved_to
         self.start = state.copy()
         self.left_out: dict[str, Change] = {}
@@ -176,14 +180,16 @@ class _Thread:
         needed = tuple(i for i in change.requires if i in self.left_out)
         if needed:
             self.left_out[change.id] = change
-            why = f"requires {', '.join(needed)}"
-            return PatchOutcome(change.id, Status.BLOCKED, (), before, before, before, why, needed)
+            why, skipped = f"requires {', '.join(needed)}", change.id in self.skip
+            return PatchOutcome(
+                change.id, Status.BLOCKED, (), before, before, before, why, blockers=needed, skipped=skipped
+            )
         files = tuple(self._file(change, file) for file in change.files)
-        outcome = self._judge(change, files, before)
+        outcome = replace(self._judge(change, files, before), skipped=change.id in self.skip)
         decision = self.decisions.get(change.id)
-        if decision is not None and decision.before == before:
+        if decision is not None and decision.before == before and not outcome.skipped:
             for path, entry in decision.files.items():
-                put(self.state, path, entry)
+                self._put(self.state, path, entry)
             return replace(outcome, after=self.state.write(self.blobs.pool), decided=True)
         proposal = self.state.copy()
         for file in files:
@@ -202,10 +208,14 @@ class _Thread:
     def _accepts(self, outcome: PatchOutcome) -> bool:
         return outcome.status is Status.RELOCATED and outcome.id in self.accept
 
-    @staticmethod
-    def _take(state: TreeState, file: FileOutcome) -> None:
+    def _take(self, state: TreeState, file: FileOutcome) -> None:
         if file.status is not Status.MISSING and state.get(file.to) != file.entry:
-            put(state, file.to, file.entry)
+            self._put(state, file.to, file.entry)
+
+    def _put(self, state: TreeState, path: str, entry: Entry | None) -> None:
+        if entry is not None:
+            self.blobs.keep(entry.oid)
+        put(state, path, entry)
 
     def _judge(self, change: Change, files: tuple[FileOutcome, ...], before: str) -> PatchOutcome:
         statuses = [f.status for f in files]

@@ -158,6 +158,14 @@ class Worktree:
                 state.set(path, found)
         return state.write(ObjectPool()), sorted(wrong)
 
+    def on_disk(self, path: str) -> tuple[str, bytes] | None:
+        """Mode and content of what lies at `path` now, or None."""
+        where = self.path / path
+        entry = _on_disk(where)
+        if entry is None:
+            return None
+        return entry.mode, os.fsencode(where.readlink()) if entry.mode == _LINK else where.read_bytes()
+
     def _check_out(self, target: str) -> int:
         """A first checkout: made aside and renamed into place."""
         trees = self.store.trees

@@ -37,7 +37,7 @@ _REF = re.compile(r"[0-9A-Za-z][0-9A-Za-z._/+-]*")
 @dataclass(frozen=True)
 class Target:
     """Another upstream, whole and in the cache. `sources` are the entries of series.toml that bring it anew; `behind`
-    is how many commits the pin is behind it, None where no history tells."""
+    and `releases` are how many commits and tags the pin is behind it, None where no history tells."""
 
     spec: str
     version: str
@@ -46,6 +46,7 @@ class Target:
     origin: str
     sources: tuple[SourceEntry, ...]
     behind: int | None = None
+    releases: int | None = None
 
     def pin(self, old: UpstreamPin) -> UpstreamPin:
         """The pin that a series rebased onto this has."""
@@ -128,7 +129,7 @@ def _take(
     report: Report | None,
     *,
     wanted: str | None = None,
-    behind: int | None = None,
+    behind: tuple[int | None, int | None] = (None, None),
     pin: UpstreamPin | None = None,
 ) -> Target:
     if not entries and pin is not None:
@@ -139,7 +140,7 @@ def _take(
         raise EnvironmentProblem(f"{source.name} brought tree {upstream.tree} instead of {wanted}.")
     if wanted is None and _is_fixed(entries):
         Store(settings.cache).remember_source(_key(source), upstream.tree)
-    return Target(spec, version, upstream.tree, upstream.git_dir, source.name, entries, behind)
+    return Target(spec, version, upstream.tree, upstream.git_dir, source.name, entries, *behind)
 
 
 def _known(settings: Settings, source: Source, wanted: str | None, version: str) -> Upstream | None:
@@ -166,17 +167,18 @@ def _tree_of(source: LocalRepository, ref: str) -> str | None:
         return None
 
 
-def _behind(source: LocalRepository, pin: UpstreamPin, ref: str) -> int | None:
-    """Commits from the pin to `ref`, when the repository has the history between the two."""
+def _behind(source: LocalRepository, pin: UpstreamPin, ref: str) -> tuple[int | None, int | None]:
+    """Commits and tags from the pin to `ref`, when the repository has the history between the two."""
     git = Git(source.git_dir)
     try:
         start = git.run("rev-parse", "--verify", "--quiet", f"refs/tags/{pin.version}^{{commit}}")
         if git.tree_of(start) != pin.tree or (source.git_dir / "shallow").is_file():
-            return None
+            return None, None
         git.run("merge-base", "--is-ancestor", start, ref)
-        return int(git.run("rev-list", "--count", f"{start}..{ref}"))
+        tags = git.run("for-each-ref", "--format=%(refname)", f"--merged={ref}", f"--no-merged={start}", "refs/tags")
+        return int(git.run("rev-list", "--count", f"{start}..{ref}")), len(tags.splitlines())
     except GitError:
-        return None
+        return None, None
 
 
 def _git_url(pin: UpstreamPin, spec: str) -> str:
