@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from llamapatch.tree.align import Alignment, Edit, align, alignments, indent, split_lines
-from llamapatch.tree.scope import Scope, block_end, function_at, opener_name, scope_at, words
+from llamapatch.tree.scope import Scope, block_end, function_at, last_part, opener_name, scope_at, words
 
 # A statement that a condition follows.
 _CONTROL = re.compile(rb"^\s*(?:[}#]\s*)?(if|else|elif|elseif|for|foreach|while|switch|do|ifdef|ifndef)\b")
@@ -324,6 +324,7 @@ class _Try:
     def _is_renamed(self, name: bytes, new_name: bytes, i: int, j: int) -> bool:
         """A rename in place: the old name is gone, the new one is new, the rest of the line is much the same, and no
         other new line is as good a successor."""
+        name, new_name = last_part(name), last_part(new_name)
         if not name or not new_name or self._mentions(self.there, name) or self._mentions(self.old, new_name):
             return False
         successors = [
@@ -351,10 +352,7 @@ class _Try:
         return [
             line
             for line in lines
-            if name in line
-            and indent(line) == 0
-            and not line.rstrip().endswith((b";", b","))
-            and opener_name(line) == name
+            if name in line and indent(line) == 0 and not line.rstrip().endswith(b";") and opener_name(line) == name
         ]
 
     @staticmethod
@@ -441,7 +439,7 @@ def _condition_grew(line: bytes, other: bytes) -> bool:
 
 def _resembles(line: bytes, name: bytes, other: bytes) -> bool:
     """Whether two lines introduce the same kind of thing, names left out."""
-    rest, other_rest = words(line) - {name}, words(other) - {opener_name(other)}
+    rest, other_rest = words(line) - {name}, words(other) - {last_part(opener_name(other))}
     return 2 * len(rest & other_rest) >= len(rest | other_rest)
 
 

@@ -124,9 +124,9 @@ def _refusal(chain: Chain, patch: Patch, outcome: PatchOutcome) -> ConflictError
     return ConflictError(f"`{patch.id}` cannot be merged into {first.to} without {needed}:\n{shown}", remedy)
 
 
-def show_conflict(conflict: Conflict, name: str, limit: int = 24) -> str:
-    """A conflict as indented text with git's markers, cut to `limit` lines."""
-    sides = (("<<<<<<< now", conflict.now), ("||||||| before", conflict.before), ("=======", conflict.patch))
+def show_conflict(conflict: Conflict, name: str, limit: int = 24, now: str = "now") -> str:
+    """A conflict as indented text with git's markers, cut to `limit` lines; `name` and `now` label the two sides."""
+    sides = ((f"<<<<<<< {now}", conflict.now), ("||||||| before", conflict.before), ("=======", conflict.patch))
     lines = [line for mark, side in sides for line in (mark, *(text.decode("utf-8", "replace") for text in side))]
     shown = [line.rstrip("\r\n") for line in (*lines, f">>>>>>> {name}")]
     if len(shown) > limit:

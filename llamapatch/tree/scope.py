@@ -18,7 +18,7 @@ _DIRECTIVE = re.compile(rb"^\s*#\s*(include|pragma|undef|error|warning|line)\b")
 _ANNOTATION = re.compile(rb"^\s*(//|/\*|\*)|^(public|private|protected)\s*:")
 # What braces do not count in: comments that end on their line, strings and characters.
 _NOISE = re.compile(rb'//.*|/\*.*?\*/|"(?:\\.|[^"\\])*"|' + rb"'(?:\\.|[^'\\])*'")
-_WORD = re.compile(rb"[A-Za-z_]\w*")
+_NAME = re.compile(rb"[A-Za-z_~][\w~]*(?:::[A-Za-z_~][\w~]*)*")
 _KEYWORDS = frozenset(
     b"static inline const void int float double bool char auto struct class enum union typedef extern template "
     b"typename unsigned signed long short size_t namespace using define constexpr if for while switch case".split()
@@ -46,7 +46,7 @@ def scope_at(lines: Sequence[bytes], at: int, column: int) -> Scope:
         if not line.strip() or _CONDITIONAL.match(line) or _DIRECTIVE.match(line) or _ANNOTATION.match(line):
             continue
         here = indent(line)
-        if here < limit and _opens(line.strip()):
+        if here < limit and (_opens(line.strip()) or _is_bare_block(lines, i)):
             blocks.append(i)
             limit = here
         elif here < limit:
@@ -61,6 +61,14 @@ def _opens(text: bytes) -> bool:
     return text[:1] not in (b"}", b")", b"{") or (len(text) > 1 and text.endswith(b"{"))
 
 
+def _is_bare_block(lines: Sequence[bytes], at: int) -> bool:
+    """Whether line `at` is an opening brace that belongs to no line above it."""
+    if lines[at].strip() != b"{":
+        return False
+    above = next((line.strip() for line in reversed(lines[:at]) if line.strip()), b"")
+    return above.endswith((b";", b"}", b"{"))
+
+
 def block_end(lines: Sequence[bytes], opener: int) -> int:
     """The line after the block that `opener` begins: everything indented deeper, and the closing line."""
     column = indent(lines[opener])
@@ -73,10 +81,15 @@ def block_end(lines: Sequence[bytes], opener: int) -> int:
 
 
 def opener_name(line: bytes) -> bytes:
-    """The name that a line introduces: the last word before its first parenthesis, or else its last word."""
+    """The name that a line introduces, with its class: what stands before its first parenthesis, or its last word."""
     head = _NOISE.sub(b"", line).split(b"(", 1)[0]
-    words = [w for w in _WORD.findall(head) if w not in _KEYWORDS]
-    return words[-1] if words else b""
+    names = [w for w in _NAME.findall(head) if w not in _KEYWORDS]
+    return names[-1] if names else b""
+
+
+def last_part(name: bytes) -> bytes:
+    """A name without its class."""
+    return name.rpartition(b"::")[2]
 
 
 def words(line: bytes) -> frozenset[bytes]:

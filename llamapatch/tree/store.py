@@ -169,9 +169,10 @@ def open_store(settings: Settings, series: Series, report: Report | None = None)
             f"Give `--upstream` a llama.cpp {series.pin.version}.",
         )
     if present != base:
-        if report is not None:
-            report(f"copying llama.cpp {series.pin.version} into {store.git.git_dir}")
-        copy_tree(upstream.git_dir, store.git, series.pin.tree)
+        if not store.git.succeeds("rev-list", "--objects", "--quiet", series.pin.tree):
+            if report is not None:
+                report(f"copying llama.cpp {series.pin.version} into {store.git.git_dir}")
+            copy_tree(upstream.git_dir, store.git, series.pin.tree)
         pool.store(store.git)
         store.update_ref(BASE_REF, base, present, f"base: llama.cpp {series.pin.version}")
     return store
