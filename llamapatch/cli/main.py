@@ -20,6 +20,11 @@ VERBS: dict[str, dict[str, str]] = {
         "show": "show",
         "init": "init",
         "lock": "lock",
+        "new": "new",
+        "import": "import_",
+        "export": "export",
+        "check": "check",
+        "graph": "graph",
     },
     "Tree": {
         "fetch": "fetch",

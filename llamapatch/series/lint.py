@@ -30,7 +30,7 @@ class PatchLike(Protocol):
     @property
     def folder(self) -> Path: ...
     @property
-    def diff(self) -> bytes: ...
+    def has_diff(self) -> bool: ...
     @property
     def overlay(self) -> dict[str, bytes]: ...
     @property
@@ -111,7 +111,7 @@ def _lint_one(patch: PatchLike, phase_of: dict[str, str]) -> Iterator[Problem]:
     if meta.phase != phase_of[meta.id]:
         what = f"`{meta.phase}`, but series.toml lists the patch in {phase_of[meta.id]}"
         yield Problem(path, "phase", what, "Make the two agree.")
-    if not patch.diff and not patch.overlay:
+    if not patch.has_diff and not patch.overlay:
         yield Problem(path, "", "the patch has neither a change.patch nor overlay files", "Give it one of them.")
     if not patch.has_readme:
         what = "README.md is missing"

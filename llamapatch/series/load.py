@@ -27,13 +27,17 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch as it lies on disk. `diff` is ``change.patch`` (empty when there is none), `overlay` maps a path in the
-    tree to the bytes of the file of ``ggml_kernels/`` that is placed there."""
+    """One patch as it lies on disk.
+
+    `diff` is ``change.patch``: empty when there is none, and (`has_diff`) when the patch has yet to be filled.
+    `overlay` maps a path in the tree to the bytes of the file of ``ggml_kernels/`` that is placed there.
+    """
 
     meta: PatchMeta
     folder: Path
     diff: bytes
     overlay: dict[str, bytes]
+    has_diff: bool = True
     has_readme: bool = True
 
     @property
@@ -107,8 +111,9 @@ def _read_patch(files: SeriesFiles, folder: Path) -> Patch:
         if item.to in overlay:
             raise UsageProblem(f"{path}: two overlay files go to `{item.to}`.", "Give one of them another `to`.")
         overlay[item.to] = data
+    diff = files.read(folder / DIFF_NAME)
     has_readme = files.read(folder / README_NAME) is not None
-    return Patch(meta, folder, files.read(folder / DIFF_NAME) or b"", overlay, has_readme)
+    return Patch(meta, folder, diff or b"", overlay, has_diff=diff is not None, has_readme=has_readme)
 
 
 def _parse(path: Path, data: bytes, model: type[M]) -> M:

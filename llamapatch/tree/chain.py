@@ -162,17 +162,31 @@ def check_against_lock(chain: Chain, series: Series) -> None:
                 raise _differs(name, what, expected, found)
 
 
-def check_canonical(git: Git, chain: Chain) -> None:
-    """Whether each change.patch is, byte for byte, what `canonical_diff` writes; the trees must be stored in `git`."""
+def canonical_forms(git: Git, chain: Chain) -> dict[str, bytes]:
+    """Patch id -> the bytes that its change.patch should have, for each patch that has another spelling; the trees must
+    be stored in `git`."""
     before = [chain.base_tree, *(link.tree for link in chain.links)]
     links = [(link, old) for link, old in zip(chain.links, before, strict=False) if link.diffs]
     made = canonical_diffs(git, [(old, link.tree, {d.path for d in link.diffs}) for link, old in links])
-    for (link, _), written in zip(links, made, strict=True):
-        if written != link.patch.diff:
-            ours, theirs = link.patch.diff.split(b"\n"), written.split(b"\n")
-            line = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
+    return {
+        link.patch.id: written for (link, _), written in zip(links, made, strict=True) if written != link.patch.diff
+    }
+
+
+def first_difference(ours: bytes, theirs: bytes) -> int:
+    """The number of the first line, from 1, in which two texts differ."""
+    pairs = zip(ours.split(b"\n"), theirs.split(b"\n"), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs, 1) if a != b), ours.count(b"\n") + 1)
+
+
+def check_canonical(git: Git, chain: Chain) -> None:
+    """Raise `UsageProblem` unless every change.patch has the bytes of its canonical form."""
+    forms = canonical_forms(git, chain)
+    for link in chain.links:
+        if link.patch.id in forms:
+            line = first_difference(link.patch.diff, forms[link.patch.id])
             raise UsageProblem(
-                f"{link.patch.folder / DIFF_NAME}, line {line + 1}: this change has another canonical form.",
+                f"{link.patch.folder / DIFF_NAME}, line {line}: this change has another canonical form.",
                 "Run `llamapatch check --fix`, so that one change has one spelling.",
             )
 

@@ -27,7 +27,7 @@ from llamapatch.tree.objects import ABSENT, hash_object
 _HEADER = re.compile(rb'^diff --git (?:a/(.+) b/\1|"a/((?:[^"\\\n]|\\.)+)" "b/\2")\n$')
 _HUNK = re.compile(rb"^@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(.*)\n$")
 _MODE = re.compile(rb"^(old mode|new mode|new file mode|deleted file mode) (100644|100755|120000)\n$")
-_INDEX = re.compile(rb"^index ([0-9a-f]{40})\.\.([0-9a-f]{40})(?: \d{6})?\n$")
+_INDEX = re.compile(rb"^index ([0-9a-f]{40})\.\.([0-9a-f]{40})(?: (\d{6}))?\n$")
 _TREES = re.compile(rb"^[0-9a-f]{40} [0-9a-f]{40}\n$")
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 _BINARY = b"GIT binary patch\n"
@@ -49,6 +49,10 @@ class DiffError(UsageProblem):
 
 class HunkError(MismatchError):
     """A hunk does not stand where, or on what, it says."""
+
+
+# The blob ids of a file before and after a change, and its mode where that stays (else empty): git's ``index`` line.
+Ids = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,11 @@ def canonical_diff(git: Git, old_tree: str, new_tree: str, paths: Sequence[str] 
 
 def canonical_diffs(git: Git, pairs: Sequence[tuple[str, str, Collection[str]]]) -> list[bytes]:
     """`canonical_diff` of many pairs (old tree, new tree, paths; none: all) with one process."""
+    return [format_diff(diff for diff, _ in files) for files in diff_trees(git, pairs)]
+
+
+def diff_trees(git: Git, pairs: Sequence[tuple[str, str, Collection[str]]]) -> list[list[tuple[FileDiff, Ids]]]:
+    """The changed files of each pair (old tree, new tree, paths; none: all), with their blob ids before and after."""
     wanted = {path for _, _, paths in pairs for path in paths} if all(paths for _, _, paths in pairs) else set()
     raw = git.run_bytes(
         *("diff-tree", "--stdin", "-r", "-p", "--full-index", *DIFF_OPTIONS, "--", *sorted(wanted)),
@@ -171,33 +180,38 @@ def canonical_diffs(git: Git, pairs: Sequence[tuple[str, str, Collection[str]]])
     # git says nothing about a pair that does not differ.
     sections = iter(_Parser(raw, "git diff-tree", raw=True).parse_pairs())
     section = next(sections, None)
-    found: list[list[tuple[FileDiff, tuple[str, str]]]] = []
+    found: list[list[tuple[FileDiff, Ids]]] = []
     for old, new, paths in pairs:
-        files: list[tuple[FileDiff, tuple[str, str]]] = []
+        files: list[tuple[FileDiff, Ids]] = []
         if section is not None and section[0] == f"{old} {new}":
             files = [f for f in section[1] if not paths or f[0].path in paths]
             section = next(sections, None)
         found.append(files)
     if section is not None:
         raise InternalError("git diff-tree answered with trees that it was not asked for")
-    binary = {oid for files in found for diff, ids in files if _holds_nul(diff) for oid in ids}
+    binary = {oid for files in found for diff, ids in files if _holds_nul(diff) for oid in ids[:2]}
     blobs = git.read_blobs(sorted(binary - {ABSENT})) if binary else {}
     blobs[ABSENT] = b""
     return [
-        format_diff(
-            replace(diff, hunks=(), binary=Binary(blobs[ids[0]], blobs[ids[1]])) if _holds_nul(diff) else diff
+        [
+            (replace(diff, hunks=(), binary=Binary(blobs[ids[0]], blobs[ids[1]])) if _holds_nul(diff) else diff, ids)
             for diff, ids in files
-        )
+        ]
         for files in found
     ]
 
 
 def format_diff(files: Iterable[FileDiff]) -> bytes:
     """The canonical bytes of `files`, which must be in byte order of their paths."""
-    return b"".join(_format_file(diff) for diff in files)
+    return b"".join(_format_file(diff, None) for diff in files)
 
 
-def _format_file(diff: FileDiff) -> bytes:
+def format_indexed(files: Iterable[tuple[FileDiff, Ids]]) -> bytes:
+    """`format_diff` with an ``index`` line for each file, so that who receives it can merge three ways."""
+    return b"".join(_format_file(diff, ids) for diff, ids in files)
+
+
+def _format_file(diff: FileDiff, ids: Ids | None) -> bytes:
     path = diff.path.encode("utf-8", "surrogateescape")
     old, new = quote_path(b"a/" + path), quote_path(b"b/" + path)
     out = [b"diff --git %b %b\n" % (old, new)]
@@ -210,7 +224,11 @@ def _format_file(diff: FileDiff) -> bytes:
     if diff.binary is not None:
         pre = ABSENT if diff.added else hash_object("blob", diff.binary.old)
         post = ABSENT if diff.deleted else hash_object("blob", diff.binary.new)
-        out += [f"index {pre}..{post}\n".encode(), _BINARY]
+        ids = (pre, post, ids[2] if ids else "")
+    if ids is not None and ids[0] != ids[1]:
+        out.append(f"index {ids[0]}..{ids[1]} {ids[2]}".rstrip().encode() + b"\n")
+    if diff.binary is not None:
+        out.append(_BINARY)
         out += [encode_literal(diff.binary.new), encode_literal(diff.binary.old)]
     elif diff.hunks:
         # git ends a name that holds a space with a tab, so that nothing takes what follows the space for a date.
@@ -276,7 +294,7 @@ class _Parser:
         self.name = name
         self.raw = raw
         self.at = 0
-        self.ids = (ABSENT, ABSENT)
+        self.ids: Ids = (ABSENT, ABSENT, "")
 
     def parse(self) -> list[FileDiff]:
         files = []
@@ -284,7 +302,7 @@ class _Parser:
             files.append(self._file())
         return files
 
-    def parse_pairs(self) -> Iterable[tuple[str, list[tuple[FileDiff, tuple[str, str]]]]]:
+    def parse_pairs(self) -> Iterable[tuple[str, list[tuple[FileDiff, Ids]]]]:
         """What ``diff-tree --stdin`` prints: the line that names a pair, and its files with their blob ids."""
         while self.at < len(self.lines):
             if not _TREES.match(self._peek()):
@@ -293,6 +311,7 @@ class _Parser:
             self.at += 1
             files = []
             while self.at < len(self.lines) and not _TREES.match(self._peek()):
+                self.ids = (ABSENT, ABSENT, "")
                 files.append((self._file(), self.ids))
             yield pair, files
 
@@ -331,7 +350,7 @@ class _Parser:
         binary: Binary | None = None
         index = _INDEX.match(self._peek())
         if index and (self.raw or self.lines[self.at + 1 : self.at + 2] == [_BINARY]):
-            self.ids = (index[1].decode(), index[2].decode())
+            self.ids = (index[1].decode(), index[2].decode(), (index[3] or b"").decode())
             self.at += 1
         if self._peek() == _BINARY and index:
             binary = self._binary(added, deleted)
@@ -356,7 +375,7 @@ class _Parser:
         self.at += 1
         new, old = self._literal(), self._literal()
         ids = (ABSENT if added else hash_object("blob", old), ABSENT if deleted else hash_object("blob", new))
-        if ids != self.ids or (added and old) or (deleted and new):
+        if ids != self.ids[:2] or (added and old) or (deleted and new):
             raise self._fail("the binary data are not what the `index` line says")
         return Binary(old, new)
 

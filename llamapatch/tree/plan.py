@@ -18,7 +18,7 @@ from llamapatch.tree.blobs import Blobs
 from llamapatch.tree.chain import Chain, build_chain, check_against_lock, patch_commit
 from llamapatch.tree.merge import Conflict
 from llamapatch.tree.objects import ObjectPool, TreeState
-from llamapatch.tree.thread import STOPS, PatchOutcome, change_of, put, rethread
+from llamapatch.tree.thread import STOPS, PatchOutcome, change_of, put_all, rethread
 
 How = Literal["exact", "merged"]
 
@@ -94,8 +94,7 @@ def _state_at(chain: Chain, count: int) -> TreeState:
     """The tree after the first `count` links, rebuilt from the base."""
     state = chain.base.copy()
     for link in chain.links[:count]:
-        for change in link.files:
-            put(state, change.path, change.post)
+        put_all(state, link.files)
     return state
 
 

@@ -10,7 +10,7 @@ Nothing is written: the caller stores the objects of the pool, or does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -172,6 +172,7 @@ class _Thread:
         self.accept, self.skip, self.decisions = accept, skip, decisions
         self.resolutions, self.moved_to = resolutions, moved_to
         self.start = state.copy()
+        self.room = self.start
         self.left_out: dict[str, Change] = {}
         self.moves: dict[str, str] = {}
 
@@ -184,6 +185,8 @@ class _Thread:
             return PatchOutcome(
                 change.id, Status.BLOCKED, (), before, before, before, why, blockers=needed, skipped=skipped
             )
+        # A file may take the place of a folder that the same patch empties.
+        self.room = _without(self.state, change)
         files = tuple(self._file(change, file) for file in change.files)
         outcome = replace(self._judge(change, files, before), skipped=change.id in self.skip)
         decision = self.decisions.get(change.id)
@@ -192,14 +195,15 @@ class _Thread:
                 self._put(self.state, path, entry)
             return replace(outcome, after=self.state.write(self.blobs.pool), decided=True)
         proposal = self.state.copy()
-        for file in files:
+        # Deletions first, for the same reason.
+        for file in sorted(files, key=lambda f: f.entry is not None):
             self._take(proposal, file)
         proposed = proposal.write(self.blobs.pool)
         outcome = replace(outcome, proposed=proposed, accepted=self._accepts(outcome))
         if not outcome.carried:
             self.left_out[change.id] = change
             return outcome
-        for file in files:
+        for file in sorted(files, key=lambda f: f.entry is not None):
             self._take(self.state, file)
             if file.status is Status.RENAMED:
                 self.moves[file.path] = file.to
@@ -243,7 +247,7 @@ class _Thread:
         if pre == post:
             return FileOutcome(path, path, Status.EMPTY, now)
         if now == pre:
-            if pre is None and not self.state.has_room(path):
+            if pre is None and not self.room.has_room(path):
                 return FileOutcome(
                     path, path, Status.CONFLICT, None, why=f"adds {path}, where there is no room for a file"
                 )
@@ -323,6 +327,23 @@ def put(state: TreeState, path: str, entry: Entry | None) -> None:
         state.set(path, entry)
     elif state.get(path) is not None:
         state.remove(path)
+
+
+def put_all(state: TreeState, files: Iterable[FileChange]) -> None:
+    """Make the tree what it is after `files`; deletions first, since a file may take the place of a folder."""
+    for change in sorted(files, key=lambda c: c.post is not None):
+        put(state, change.path, change.post)
+
+
+def _without(state: TreeState, change: Change) -> TreeState:
+    """`state` without the files that `change` deletes as they are; `state` itself when there are none."""
+    gone = [f.path for f in change.files if f.post is None and f.pre is not None and state.get(f.path) == f.pre]
+    if not gone:
+        return state
+    emptied = state.copy()
+    for path in gone:
+        emptied.remove(path)
+    return emptied
 
 
 def is_binary(data: bytes) -> bool:
