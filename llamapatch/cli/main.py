@@ -31,6 +31,8 @@ VERBS: dict[str, dict[str, str]] = {
         "status": "status",
         "apply": "apply",
         "rollback": "rollback",
+        "rebase": "rebase",
+        "drift": "drift",
         "verify": "verify",
     },
     "Build and measure": {

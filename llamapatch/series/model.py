@@ -184,3 +184,19 @@ class Lock(Strict):
     upstream_tree: GitId
     base_commit: GitId
     patches: list[LockedPatch]
+
+
+class Resolution(Strict):
+    """One file of ``resolutions/``: what a person made of a conflict.
+
+    `before`, `upstream` and `patch` are the lines in conflict, each with its line ending; `resolved` is what they
+    became; `path` and `function` say where, for a reader.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    path: str
+    function: str
+    before: list[str]
+    upstream: list[str]
+    patch: list[str]
+    resolved: list[str]

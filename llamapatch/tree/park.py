@@ -10,10 +10,10 @@ from llamapatch.errors import ConflictError, UsageProblem
 from llamapatch.tree.blobs import Blobs
 from llamapatch.tree.chain import BASE_EPOCH
 from llamapatch.tree.merge import BEGIN, END
-from llamapatch.tree.objects import IDENTITY, Entry, ObjectPool
+from llamapatch.tree.objects import IDENTITY, Entry, ObjectPool, TreeState
 from llamapatch.tree.rebase_state import PARKED
 from llamapatch.tree.store import Store
-from llamapatch.tree.thread import Decision, PatchOutcome, Status
+from llamapatch.tree.thread import Decision, PatchOutcome, Status, put
 from llamapatch.tree.worktree import Worktree, settle_all
 
 
@@ -38,6 +38,12 @@ def discard(store: Store, name: str) -> None:
     if worktree.path.is_dir():
         shutil.rmtree(worktree.path)
     store.update_ref(worktree.at_ref, None, store.git.ref(worktree.at_ref), f"discard {name}")
+
+
+def is_edited(store: Store) -> bool:
+    """Whether anything in the parked worktree differs from what was put there."""
+    dirt = Worktree(store, PARKED).dirt()
+    return bool(dirt.loses or dirt.deleted)
 
 
 def read_decision(store: Store, stopped: PatchOutcome, blobs: Blobs, overlays: Mapping[str, str]) -> Decision:
@@ -73,6 +79,14 @@ def read_decision(store: Store, stopped: PatchOutcome, blobs: Blobs, overlays: M
         if stopped.status not in (Status.RELOCATED, Status.ALREADY, Status.EMPTY):
             remedy = f"Make the change in {worktree.path}, or leave the patch out with `llamapatch rebase --skip`."
         raise ConflictError(f"`{stopped.id}` is {stopped.status}, and nothing was changed for it.", remedy)
+    after = TreeState.read(store.git, stopped.before)
+    for path, entry in results.items():
+        put(after, path, entry)
+    if after.write(ObjectPool()) == stopped.before:
+        raise ConflictError(
+            f"nothing of `{stopped.id}` is left: {worktree.path} is what it was before the patch.",
+            "Leave the patch out with `llamapatch rebase --skip`.",
+        )
     return Decision(stopped.before, results)
 
 

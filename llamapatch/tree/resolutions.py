@@ -10,35 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from llamapatch.errors import UsageProblem
 from llamapatch.series.load import Series
 from llamapatch.series.lock import sha256
-from llamapatch.series.model import Sha256, Strict
+from llamapatch.series.model import Resolution
 from llamapatch.tree.align import align, split_lines
 from llamapatch.tree.merge import BEGIN, Conflict, Merge, Resolver
 
 FOLDER = "resolutions"
-
-
-class Resolution(Strict):
-    """One file of ``resolutions/``. `before`, `upstream` and `patch` are the lines in conflict, each with its line
-    ending; `resolved` is what they became; `path` and `function` say where, for a reader."""
-
-    schema_version: Literal[1] = Field(alias="schema")
-    path: str
-    function: str
-    before: list[str]
-    upstream: list[str]
-    patch: list[str]
-    resolved: list[str]
-
-    @property
-    def key(self) -> Sha256:
-        return _key(self.before, self.upstream, self.patch)
 
 
 class Resolutions:
@@ -70,7 +52,7 @@ def read_resolutions(folder: Path) -> dict[str, Resolution]:
             resolution = Resolution.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise UsageProblem(f"{path} is no recorded resolution.", "Mend or remove it.") from error
-        found[resolution.key] = resolution
+        found[_key(resolution.before, resolution.upstream, resolution.patch)] = resolution
     return found
 
 
@@ -108,7 +90,7 @@ def learn(path: str, merged: Merge, resolved: bytes) -> dict[str, bytes]:
         except UnicodeDecodeError:
             return {}
         text = json.dumps(resolution.model_dump(by_alias=True), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        files[f"{resolution.key[:16]}.json"] = text.encode()
+        files[f"{_key(*sides)[:16]}.json"] = text.encode()
     return files if rebuilt + marked[at:] == final else {}
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from llamapatch.config import Settings
 from llamapatch.series.load import Series
 from llamapatch.series.lock import lock_is_current, series_chain
-from llamapatch.tree.store import existing_store
+from llamapatch.tree.rebase_state import read_rebase
+from llamapatch.tree.store import Store, existing_store
 from llamapatch.tree.worktree import PATCHED, Dirt, Worktree
 
 
 @dataclass(frozen=True)
 class State:
     """`how` is ``exact`` (a proven prefix of the series as it is now), ``merged`` (another subset), ``stale`` (the
-    series changed since) or ``nothing``. `commit` is the applied tip, `dirt` what the worktree holds beyond it."""
+    series changed since) or ``nothing``. `commit` is the applied tip, `dirt` what the worktree holds beyond it,
+    `rebase` the rebase that is under way (empty: none)."""
 
     version: str
     tree: str
@@ -29,6 +31,7 @@ class State:
     worktree: Path
     dirt: Dirt | None
     moving: bool
+    rebase: str = ""
 
 
 def read_state(settings: Settings, series: Series) -> State:
@@ -51,7 +54,15 @@ def read_state(settings: Settings, series: Series) -> State:
         worktree=settings.state / "trees" / PATCHED,
         dirt=worktree.dirt() if worktree is not None and present else None,
         moving=worktree is not None and worktree.is_moving(),
+        rebase=_rebase(store),
     )
+
+
+def _rebase(store: Store | None) -> str:
+    state = read_rebase(store) if store is not None else None
+    if state is None:
+        return ""
+    return f"onto {state.version}, stopped at {state.stopped}" if state.stopped else f"onto {state.version}"
 
 
 def applied_ids(settings: Settings) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from llamapatch.git import Git
 from llamapatch.tree.align import align, split_lines
 from llamapatch.tree.blobs import Blobs
 from llamapatch.tree.chain import FileChange, Link
-from llamapatch.tree.diff import canonical_diff
+from llamapatch.tree.diff import diff_trees, format_diff
 from llamapatch.tree.merge import Fate, Merge, Resolver, merge
 from llamapatch.tree.objects import Entry, TreeState
 
@@ -151,10 +151,20 @@ def rethread(
 
 def rewritten_diff(git: Git, change: Change, outcome: PatchOutcome) -> bytes:
     """The canonical diff of a carried patch in its new place, overlay files left out; `git` must hold the trees."""
-    paths = {path for f in outcome.files for path in (f.path, f.to)} - change.overlay
-    if outcome.before == outcome.after or not paths:
-        return b""
-    return canonical_diff(git, outcome.before, outcome.after, sorted(paths))
+    return rewritten_diffs(git, [(change, outcome)])[0]
+
+
+def rewritten_diffs(git: Git, carried: Sequence[tuple[Change, PatchOutcome]]) -> list[bytes]:
+    """`rewritten_diff` of many patches with one process. Of a patch that a person settled, every file counts."""
+    pairs = [
+        (o.before, o.after, () if o.decided else tuple({path for f in o.files for path in (f.path, f.to)}))
+        for _, o in carried
+    ]
+    found = diff_trees(git, pairs)
+    return [
+        format_diff(diff for diff, _ in files if diff.path not in change.overlay)
+        for (change, _), files in zip(carried, found, strict=True)
+    ]
 
 
 class _Thread:

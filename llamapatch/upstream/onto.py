@@ -28,7 +28,10 @@ from llamapatch.upstream.store import Store
 
 # Where the two packages that carry a whole llama.cpp keep it.
 _MEMBERS = {"npm": "llama/gitRelease.bundle", "pypi": "vendor/llama.cpp"}
-_PACKAGE = re.compile(r"(npm|pypi):((?:@[^@:/]+/)?[^@:=]+(?:@|==)[^:]+)(?::(.+))?")
+_PACKAGE = re.compile(
+    r"(?:(npm):((?:@[a-z0-9._-]+/)?[a-z0-9][a-z0-9._-]*@[0-9A-Za-z.+-]+)"
+    r"|(pypi):([A-Za-z0-9][A-Za-z0-9._-]*==[0-9A-Za-z.!+]+))(?::(.+))?"
+)
 _GIT = re.compile(r"git:(.+)#([^#]+)")
 _ARCHIVE_URL = re.compile(r"(?:https?|file)://.+\.(?:tar(?:\.\w+)?|tgz)")
 _REF = re.compile(r"[0-9A-Za-z][0-9A-Za-z._/+-]*")
@@ -61,6 +64,8 @@ def find_target(
     Raises `UsageProblem` for a spec that is nothing of the above and for a ref that is not there, `EnvironmentProblem`
     when a source cannot be reached.
     """
+    if not spec.strip():
+        raise UsageProblem("--onto is empty.", "Give a tag such as v0.6.0, a path or a source.")
     found = _packaged(spec)
     if found is not None:
         entry, name = found
@@ -87,7 +92,8 @@ def find_target(
 def _packaged(spec: str) -> tuple[SourceEntry, str] | None:
     """The entry, and a name for the tree, of a spec that says what kind of source it is."""
     if package := _PACKAGE.fullmatch(spec):
-        kind, name, member = package.groups()
+        npm, npm_name, pypi, pypi_name, member = package.groups()
+        kind, name = npm or pypi, npm_name or pypi_name
         entry = SourceEntry.model_validate({"kind": kind, "package": name, "member": member or _MEMBERS[kind]})
         return entry, name.replace("==", "-").replace("@", "-").strip("-").replace("/", "-")
     if from_git := _GIT.fullmatch(spec):

@@ -69,10 +69,9 @@ class NpmBundle:
             done = run([npm, *args], cwd=place.scratch, timeout=seconds, check=False)
         except EnvironmentProblem as error:
             raise SourceFailedError(f"npm {args[0]} gave no result within {seconds:.0f} s") from error
-        if "npm error code E404" in done.stderr or "npm ERR! code E404" in done.stderr or _asked(done):
-            raise UnknownNameError("npm knows no such package and version")
         if done.code != 0 or not done.stdout.strip():
-            raise SourceFailedError(f"npm {args[0]} failed: {_complaint(done)}")
+            kind = UnknownNameError if _answered(done) else SourceFailedError
+            raise kind(f"npm {args[0]} failed: {_complaint(done)}")
         return done
 
     def _extract(self, archive: Path, target: Path) -> Path:
@@ -103,9 +102,10 @@ class NpmBundle:
         return Found(place.wanted if place.wanted in trees else trees[0])
 
 
-def _asked(done: Completed) -> bool:
-    """Whether npm was asked for a version, found the package, and had nothing to say."""
-    return done.code == 0 and not done.stdout.strip() and done.argv[1] == "view"
+def _answered(done: Completed) -> bool:
+    """Whether the registry was reached and has no such package or version."""
+    said = re.search(r"^npm (?:error|ERR!) code (?:E404|ETARGET)$", done.stderr, re.MULTILINE)
+    return done.code == 0 or said is not None
 
 
 def _complaint(done: Completed) -> str:
