@@ -209,9 +209,11 @@ class _Try:
             if not group.theirs:
                 places.append(self._guard(group.ours[0], at_there))
                 out += mine
-            elif mine == upstream:
-                places += [self._place(Fate.ALREADY, edit, at_there) for edit in group.ours]
-                out += mine
+            elif (taken := _taken(self.old[group.start : group.stop], mine, upstream)) is not None:
+                fate = Fate.ALREADY if taken == upstream else Fate.PLACED
+                why = "" if taken == upstream else "upstream has part of it already"
+                places += [self._place(fate, edit, at_there, why) for edit in group.ours]
+                out += taken
             else:
                 conflict = Conflict(
                     group.start + 1,
@@ -408,6 +410,28 @@ def _groups(ours: Sequence[Edit], theirs: Sequence[Edit]) -> list[_Group]:
         else:
             found.append(_Group(edit.i1, edit.i2, mine, other))
     return found
+
+
+def _taken(before: list[bytes], mine: list[bytes], upstream: list[bytes]) -> list[bytes] | None:
+    """The lines that both sides come to where one of them did all that the other did, and perhaps more; else None.
+
+    That is so line by line where no line was added or removed, and for lines that both added in one place where one
+    side's are the beginning or the end of the other's.
+    """
+    if mine == upstream:
+        return mine
+    if len(before) == len(mine) == len(upstream):
+        both = list(zip(before, mine, upstream, strict=True))
+        if all(theirs in (old, ours) for old, ours, theirs in both):
+            return mine
+        if all(ours in (old, theirs) for old, ours, theirs in both):
+            return upstream
+        return None
+    less, more = sorted((mine, upstream), key=len)
+    if before or not less or less not in (more[: len(less)], more[-len(less) :]):
+        return None
+    # Two sides may both add a `break;` or a `}` and mean different things by it.
+    return more if any(len(words(line)) > 1 for line in less) else None
 
 
 def _side(lines: list[bytes], edits: tuple[Edit, ...], group: _Group, start: int) -> tuple[list[bytes], int]:

@@ -329,6 +329,22 @@ BENIGN = [
         sub(FILE_POST, ("return rows * n", "return rows * n + 1")),
     ),
     Case(
+        "upstream took the first of two added lines",
+        "benign",
+        FILE,
+        sub(FILE, ("    return 1;\n", "    n += lp_extra(n);\n    lp_note(n);\n    return 1;\n")),
+        FILE_POST,
+        sub(FILE, ("    return 1;\n", "    n += lp_extra(n);\n    lp_note(n);\n    return 1;\n")),
+    ),
+    Case(
+        "upstream took one of two rewritten lines that follow each other",
+        "benign",
+        loops("    step(x);\n    sum += x[0];\n    sum += x[1];\n    step(x + 1);\n"),
+        loops("    step(x);\n    sum += lp_scale(x[0]);\n    sum += lp_scale(x[1]);\n    step(x + 1);\n"),
+        loops("    step(x);\n    sum += lp_scale(x[0]);\n    sum += x[1];\n    step(x + 1);\n"),
+        loops("    step(x);\n    sum += lp_scale(x[0]);\n    sum += lp_scale(x[1]);\n    step(x + 1);\n"),
+    ),
+    Case(
         "the whole file moved",
         "benign",
         FILE,
@@ -353,6 +369,18 @@ BENIGN = [
         switch(arm("Q4"), arm_post("Q8")),
         switch(arm("Q4"), arm("Q8"), "        case TYPE_F16:\n            copy(x, y);\n            break;\n"),
         switch(arm("Q4"), arm_post("Q8"), "        case TYPE_F16:\n            copy(x, y);\n            break;\n"),
+    ),
+    Case(
+        "both sides add an arm in one place",
+        "benign",
+        switch(arm("Q4")),
+        switch(arm("Q4"), "        case TYPE_LP:\n            lp(x, y);\n            break;\n"),
+        switch(arm("Q4"), "        case TYPE_F16:\n            copy(x, y);\n            break;\n"),
+        switch(
+            arm("Q4"),
+            "        case TYPE_F16:\n            copy(x, y);\n            break;\n",
+            "        case TYPE_LP:\n            lp(x, y);\n            break;\n",
+        ),
     ),
     Case(
         "a member added to another enum",

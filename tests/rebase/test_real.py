@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pytest
 from llamapatch.config import Settings, load_settings
 from llamapatch.git import Git
 from llamapatch.series.load import load_series
+from llamapatch.tree.align import indent, split_lines
 from llamapatch.tree.diff import parse_diff
+from llamapatch.tree.merge import merge
 from llamapatch.tree.rebase import Attempt, rebase, try_onto
 from llamapatch.tree.relock import check_lock, relock
+from llamapatch.tree.scope import function_at, opener_name
 from llamapatch.tree.thread import Status
 from llamapatch.upstream.fetch import ensure_upstream
 from llamapatch.upstream.onto import find_target
@@ -55,6 +59,45 @@ def merged_as_git_does(attempt: Attempt, scratch: Path) -> int:
             if result.entry is not None:
                 state.set(result.to, result.entry)
     return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [spec for spec, _ in TARGETS])
+def test_one_line_at_random_places(spec: str, tmp_path: Path) -> None:
+    """Files that really changed between two releases: no line in another function, nothing that git would not make of
+    it, and few stops where git merges."""
+    settings = load_settings(tmp_path)
+    pin = load_series(settings).pin
+    old = Git(ensure_upstream(settings, pin).git_dir)
+    target = find_target(settings, pin, spec)
+    before, now = ({f.path: f.blob for f in old.tree_files(tree) if f.size > 2000} for tree in (pin.tree, target.tree))
+    changed = [p for p, blob in before.items() if now.get(p, blob) != blob and p.endswith((".c", ".cpp", ".cu", ".h"))]
+    blobs = old.read_blobs([side[p] for p in changed for side in (before, now)])
+    rng = random.Random(20261125)
+    stops = merged = 0
+    for number in range(150):
+        path = rng.choice(changed)
+        pre, there = blobs[before[path]], blobs[now[path]]
+        lines = split_lines(pre)
+        at = rng.choice(
+            [i for i, line in enumerate(lines) if line.startswith(b"    ") and line.endswith(b";\n")] or [0]
+        )
+        line = b" " * indent(lines[at]) + b"lp_marker(%d);\n" % number
+        post = b"".join([*lines[:at], line, *lines[at:]])
+        for name, data in (("now", there), ("pre", pre), ("post", post)):
+            (tmp_path / name).write_bytes(data)
+        words = ["git", "merge-file", "-p", "-q", "now", "pre", "post"]
+        git_says = subprocess.run(words, cwd=tmp_path, env=GIT_ENV, capture_output=True)
+        found = merge(pre, post, there)
+        if found.passes:
+            result = split_lines(found.data)
+            functions = [function_at(text, where - 1) for text, where in ((lines, at), (result, result.index(line)))]
+            assert opener_name(functions[0].encode()) == opener_name(functions[1].encode()), (path, at)
+            assert git_says.returncode != 0 or git_says.stdout == found.data, (path, at)
+        merged += git_says.returncode == 0
+        stops += git_says.returncode == 0 and not found.passes
+    assert merged > 100
+    assert stops <= 0.05 * merged
 
 
 @pytest.fixture

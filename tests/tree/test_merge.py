@@ -89,6 +89,23 @@ def test_a_resolver_is_asked_for_each_conflict() -> None:
     assert found.data.startswith(b"x\nboth\ny\nz\n<<<<<<< upstream\nB\n")
 
 
+@pytest.mark.parametrize(
+    ("pre", "ours", "theirs", "want"),
+    [
+        ("a\nb\n", "a\nint x = 1;\nint y;\nb\n", "a\nint x = 1;\nb\n", "a\nint x = 1;\nint y;\nb\n"),
+        ("a\nb\n", "a\nint x = 1;\nb\n", "a\nint w;\nint x = 1;\nb\n", "a\nint w;\nint x = 1;\nb\n"),
+        ("a\n1\n2\nb\n", "a\nI\nII\nb\n", "a\nI\n2\nb\n", "a\nI\nII\nb\n"),
+        ("a\n1\n2\nb\n", "a\nI\n2\nb\n", "a\nI\nII\nb\n", "a\nI\nII\nb\n"),
+        # A brace that both added may close two things, and lines that differ on both sides are nobody's to choose.
+        ("a\nb\n", "a\n}\nb\n", "a\n}\nint x;\nb\n", None),
+        ("a\n1\n2\nb\n", "a\nI\nii\nb\n", "a\nI\nII\nb\n", None),
+    ],
+)
+def test_what_one_side_did_in_part(pre: str, ours: str, theirs: str, want: str | None) -> None:
+    found = merge(pre.encode(), ours.encode(), theirs.encode())
+    assert (found.data.decode() if found.passes else None) == want
+
+
 def test_the_guard_says_both_places() -> None:
     twin = b"static int %s(int n) {\n    log(n);\n    return 1;\n}\n\n"
     pre = twin % b"rows"
