@@ -13,11 +13,13 @@ from llamapatch.errors import UsageProblem
 class SeriesFiles:
     """What lies below `home`, with `changes` (a path below it -> new bytes, None for a file that goes) on top.
 
-    Every path of a change begins with ``patches/`` or ``ggml_kernels/``.
+    Every path of a change begins with ``patches/`` or ``ggml_kernels/``. `seen` collects what was found on disk, so
+    that a writer can tell whether it still holds.
     """
 
     home: Path
     changes: Mapping[str, bytes | None] = field(default_factory=dict)
+    seen: dict[str, bytes | None] = field(default_factory=dict)
 
     @property
     def patches(self) -> Path:
@@ -33,13 +35,14 @@ class SeriesFiles:
         if name in self.changes:
             return self.changes[name]
         try:
-            return path.read_bytes()
+            self.seen[name] = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            self.seen[name] = None
         except OSError as error:
             raise UsageProblem(
                 f"{path} cannot be read: {error.strerror}.", "Correct its type or its rights."
             ) from error
+        return self.seen[name]
 
     def read_kernel(self, source: str) -> bytes | None:
         """The bytes of a file of ``ggml_kernels/``, None when there is none or when a link leads out of that folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,12 +47,14 @@ class Patch:
 
 @dataclass(frozen=True)
 class Series:
-    """The whole series, patches in the order of application. `lock` is None when ``series.lock`` is not there."""
+    """The whole series, patches in the order of application. `lock` is None when ``series.lock`` is not there, `read`
+    is every file that it was read from (path below the home -> bytes, None for one that is not there)."""
 
     file: SeriesFile
     patches: tuple[Patch, ...]
     lock: Lock | None
     home: Path
+    read: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def pin(self) -> UpstreamPin:
@@ -91,7 +93,8 @@ def load_series(settings: Settings, changes: Mapping[str, bytes | None] | None =
     raise_problems(lint_patches(file, patches, files.patches))
     lock_path = files.patches / LOCK_NAME
     lock = files.read(lock_path)
-    return Series(file, patches, parse_lock(lock, lock_path) if lock is not None else None, settings.home)
+    locked = parse_lock(lock, lock_path) if lock is not None else None
+    return Series(file, patches, locked, settings.home, files.seen)
 
 
 def _read_patch(files: SeriesFiles, folder: Path) -> Patch:
