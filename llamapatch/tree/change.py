@@ -137,9 +137,8 @@ def show(store: Store, target: str, reason: str) -> int:
     recover(store)
     journal = read_journal(store.git)
     now, after = current_point(store, journal), Point(applied=target)
-    if now == after:
-        return Worktree(store, PATCHED).move(target, reason)  # the folder may be gone, or a file in it
-    return commit(store, journal, journal.next(reason, {}, now, after), ObjectPool()).moved
+    moved = commit(store, journal, journal.next(reason, {}, now, after), ObjectPool()).moved if now != after else 0
+    return moved or Worktree(store, PATCHED).move(target, reason)  # the folder may be gone, or a file in it
 
 
 def _outcome(before: tuple[AppliedPatch, ...], plan: Plan, path: Path, files: int, *, dry_run: bool) -> Outcome:

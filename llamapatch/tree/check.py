@@ -13,7 +13,6 @@ from llamapatch.errors import ConflictError, MismatchError
 from llamapatch.files import read_or_none
 from llamapatch.series.load import DIFF_NAME, Patch, Series, load_series
 from llamapatch.series.lock import lock_chain, series_chain
-from llamapatch.series.write import write_series
 from llamapatch.tree.blobs import Blobs
 from llamapatch.tree.chain import build_chain, canonical_forms, first_difference
 from llamapatch.tree.diff import canonical_diff, parse_diff, split_lines
@@ -24,6 +23,7 @@ from llamapatch.tree.objects import Entry, ObjectPool, TreeState
 from llamapatch.tree.relock import generated_files
 from llamapatch.tree.store import Report, Store, open_store, writing
 from llamapatch.tree.thread import put_all
+from llamapatch.tree.write import write_series
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _fix(settings: Settings, series: Series, store: Store, dry_run: bool) -> Che
     generated = generated_files(store, changed)
     files |= {name: data for name, data in generated.items() if read_or_none(settings.home / name) != data}
     if files and not dry_run:
-        write_series(settings, files, "check --fix")
+        write_series(settings, files, "check --fix", read=series.read)
     return Checked(series_chain(changed), len(series.patches), tuple(files))
 
 

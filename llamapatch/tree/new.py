@@ -12,9 +12,9 @@ from llamapatch.series.load import DIFF_NAME, SERIES_NAME, Series, load_series
 from llamapatch.series.model import Forwarding
 from llamapatch.series.order import insert_id, phase_of
 from llamapatch.series.template import NewPatch, render_patch, today
-from llamapatch.series.write import write_series
 from llamapatch.tree.relock import generated_files
 from llamapatch.tree.store import Report, open_store, writing
+from llamapatch.tree.write import write_series
 
 
 @dataclass(frozen=True)
@@ -75,5 +75,5 @@ def new_patch(
         planned = load_series(settings, files)
         files |= generated_files(open_store(settings, series, report), planned)
         if not dry_run:
-            write_series(settings, files, f"new {patch_id}")
+            write_series(settings, files, f"new {patch_id}", read=series.read)
     return Started(patch_id, home, tuple(sorted(files)), dry_run)

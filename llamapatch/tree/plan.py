@@ -76,7 +76,7 @@ def make_plan(git: Git, series: Series, ids: Sequence[str]) -> Plan:
     for number, link in enumerate(chain.links):
         if link.patch.id not in wanted:
             if state is None:
-                state = _state_at(chain, number)
+                state = state_at(chain, number)
             continue
         if state is None:
             steps.append(Step(link.patch, "exact", link.tree, link.commit))
@@ -90,7 +90,7 @@ def make_plan(git: Git, series: Series, ids: Sequence[str]) -> Plan:
     return Plan(chain.base_tree, chain.base_commit, tuple(steps), chain.pool)
 
 
-def _state_at(chain: Chain, count: int) -> TreeState:
+def state_at(chain: Chain, count: int) -> TreeState:
     """The tree after the first `count` links, rebuilt from the base."""
     state = chain.base.copy()
     for link in chain.links[:count]:

@@ -214,7 +214,7 @@ def _go_on(settings: Settings, series: Series, store: Store, state: RebaseState,
         write_rebase(store, replace(state, parked=commit), f"rebase: parked {stop.id}")
         return Rebased(attempt, dry_run=False, parked=path)
     files, learned, unlearned = _files(settings, series, store, attempt, state)
-    write_series(settings, files, f"rebase --onto {state.spec}")
+    write_series(settings, files, f"rebase --onto {state.spec}", read=series.read)
     write_rebase(store, None, "rebase: done")
     discard(store, PARKED)
     return Rebased(attempt, dry_run=False, files=tuple(sorted(files)), learned=learned, unlearned=unlearned)

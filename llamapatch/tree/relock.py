@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.config import Settings
-from llamapatch.errors import MismatchError, UsageProblem
-from llamapatch.files import read_or_none, write_atomically
+from llamapatch.errors import MismatchError
+from llamapatch.files import read_or_none
 from llamapatch.series.load import Series
 from llamapatch.series.lock import LOCK_NAME, format_lock, lock_chain, parse_lock
 from llamapatch.series.model import Lock, LockedPatch
 from llamapatch.tree.chain import build_chain, check_canonical, make_lock
 from llamapatch.tree.preimages import BUNDLE_NAME, make_bundle
 from llamapatch.tree.store import Report, Store, open_store, writing
+from llamapatch.tree.write import refuse_read_only, write_series
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,14 @@ def relock(settings: Settings, series: Series, *, dry_run: bool = False, report:
 
     Refuses (`UsageProblem`) a series that is not the project's own, and a diff that git would write differently.
     """
-    if not dry_run and settings.home != settings.root:
-        raise UsageProblem(
-            f"the series in use is the one that came with llamapatch ({settings.patches}); it is read-only here.",
-            "Run `llamapatch init DIR` for a copy of your own, or work in the folder that holds `patches/`.",
-        )
+    if not dry_run:
+        refuse_read_only(settings)
     with writing(settings):
         store = open_store(settings, series, report)
         files = generated_files(store, series)
         stale = {name: data for name, data in files.items() if read_or_none(settings.home / name) != data}
         if not dry_run:
-            for name, data in stale.items():
-                write_atomically(settings.home / name, data)
+            write_series(settings, stale, "lock", read=series.read)
     path = settings.patches / LOCK_NAME
     lock = parse_lock(files[f"patches/{LOCK_NAME}"], path)
     written = bool(stale) and not dry_run

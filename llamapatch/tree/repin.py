@@ -32,7 +32,7 @@ def repinned(settings: Settings, series: Series, pin: UpstreamPin, gone: Collect
             files |= dict.fromkeys(p.relative_to(settings.home).as_posix() for p in inside)
         elif {*patch.meta.requires, *patch.meta.conflicts} & set(gone):
             meta = (patch.folder / META_NAME).read_text(encoding="utf-8")
-            files[f"{folder}/{META_NAME}"] = _without(meta, gone).encode()
+            files[f"{folder}/{META_NAME}"] = without_ids(meta, gone).encode()
     return files
 
 
@@ -52,7 +52,8 @@ def _with_pin(text: str, pin: UpstreamPin) -> str:
     return tomlkit.dumps(document)
 
 
-def _without(text: str, gone: Collection[str]) -> str:
+def without_ids(text: str, gone: Collection[str]) -> str:
+    """A ``patch.toml`` that neither requires `gone` nor conflicts with them."""
     document = tomlkit.parse(text)
     for key in ("requires", "conflicts"):
         kept = [i for i in document.get(key, []) if i not in gone]

@@ -8,6 +8,7 @@ from pathlib import Path
 from llamapatch.config import Settings
 from llamapatch.series.load import Series
 from llamapatch.series.lock import lock_is_current, series_chain
+from llamapatch.tree.journal import read_journal
 from llamapatch.tree.rebase_state import read_rebase
 from llamapatch.tree.store import Store, existing_store
 from llamapatch.tree.worktree import PATCHED, Dirt, Worktree
@@ -31,6 +32,7 @@ class State:
     worktree: Path
     dirt: Dirt | None
     moving: bool
+    editing: str | None
     rebase: str = ""
 
 
@@ -39,6 +41,7 @@ def read_state(settings: Settings, series: Series) -> State:
     store = existing_store(settings)
     applied = store.applied() if store else ()
     worktree = Worktree(store, PATCHED) if store else None
+    session = read_journal(store.git).session if store else None
     present = worktree is not None and worktree.commit() is not None and worktree.index.is_file()
     lock = "missing" if series.lock is None else "current" if lock_is_current(series) else "out of date"
     return State(
@@ -55,6 +58,7 @@ def read_state(settings: Settings, series: Series) -> State:
         dirt=worktree.dirt() if worktree is not None and present else None,
         moving=worktree is not None and worktree.is_moving(),
         rebase=_rebase(store),
+        editing=session.patch if session else None,
     )
 
 

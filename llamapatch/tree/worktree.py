@@ -166,6 +166,11 @@ class Worktree:
             self.store.update_ref(self.decides, target, decided, reason)
         return self._check_out(target) if at is None else self._rewrite(at, target)
 
+    def give_up(self, paths: Iterable[str]) -> None:
+        """Remove files that a person edited or added; the next move restores those of the commit."""
+        for path in paths:
+            _remove(self.path, path)
+
     def content_tree(self, expected: str) -> tuple[str, list[str]]:
         """The tree id of what really lies in the folder, and the paths that differ from tree `expected`. Every file is
         read; ignored files (``.gitignore``) do not count."""

@@ -20,7 +20,6 @@ from llamapatch.series.load import DIFF_NAME, META_NAME, README_NAME, SERIES_NAM
 from llamapatch.series.model import Forwarding, Overlay, PatchMeta
 from llamapatch.series.order import insert_id
 from llamapatch.series.template import NewPatch, id_from, render_patch, today
-from llamapatch.series.write import write_series
 from llamapatch.tree.blobs import Blobs
 from llamapatch.tree.chain import FileChange, build_chain, check_against_lock
 from llamapatch.tree.diff import diff_trees, format_diff
@@ -32,6 +31,7 @@ from llamapatch.tree.objects import TreeState
 from llamapatch.tree.relock import generated_files
 from llamapatch.tree.store import Report, Store, open_store, writing
 from llamapatch.tree.thread import STOPS, Change, PatchOutcome, Status, change_of, put_all, rethread
+from llamapatch.tree.write import write_series
 
 # Whose work an import is when its source does not say.
 _NOBODY = "unknown <unknown@localhost>"
@@ -119,7 +119,7 @@ def import_patches(
     with writing(settings):
         found = plan_import(settings, series, open_store(settings, series, report), fork, wishes)
         if found.files and not dry_run:
-            write_series(settings, found.files, f"import {' '.join(found.ids)}")
+            write_series(settings, found.files, f"import {' '.join(found.ids)}", read=series.read)
     return found
 
 
