@@ -83,6 +83,23 @@ def test_clean_there_and_back(drifted: Project) -> None:
     assert after | {toml: before[toml]} == before
 
 
+def test_undo_and_redo(drifted: Project) -> None:
+    """A rebase is one entry of the journal: everything goes back together, the applied tree stays what it was."""
+    assert drifted.run("apply", "sampler").code == 0
+    applied, before = drifted.applied_tree(), on_disk(drifted)
+    assert drifted.run("rebase", "--onto", "v0.6.0").code == 0
+    after = on_disk(drifted)
+    assert drifted.applied_tree() == applied
+    assert drifted.run("undo").code == 0
+    assert (on_disk(drifted), drifted.applied_tree()) == (before, applied)
+    assert drifted.run("verify").code == 0
+    assert drifted.run("redo").code == 0
+    assert on_disk(drifted) == after
+    assert drifted.run("apply", "sampler").code == 0
+    assert drifted.run("verify").code == 0
+    assert "// line 3b\n" in (drifted.patched / "src/sampling.cpp").read_text()
+
+
 def test_json(drifted: Project) -> None:
     result = drifted.run("rebase", "--onto", "v0.6.0", "--dry-run", "--json")
     data = json.loads(result.out)
