@@ -38,6 +38,11 @@ class Settings:
         return self.root / STATE_NAME
 
     @property
+    def intent(self) -> Path:
+        """The file that is there while the series is being written (`llamapatch.tree.write`)."""
+        return self.state / "writing"
+
+    @property
     def patches(self) -> Path:
         return self.home / "patches"
 

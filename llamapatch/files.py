@@ -23,6 +23,14 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
 
 
+def read_or_none(path: Path) -> bytes | None:
+    """The bytes of a file, None when there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def current_umask() -> int:
     """The umask; POSIX offers no way to read it but to set it."""
     mask = os.umask(0o022)

@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import git as gitpython
 
-from llamapatch.errors import EnvironmentProblem, InternalError, LlamapatchError
+from llamapatch.errors import EnvironmentProblem, InternalError, LlamapatchError, UsageProblem
 from llamapatch.process import run
 
 os.environ.pop("GIT_PYTHON_REFRESH")
@@ -231,3 +231,19 @@ def _execute(args: tuple[str, ...], cwd: Path, env: dict[str, str], input: bytes
         message = err if isinstance(err, str) else bytes(err).decode("utf-8", "replace")
         raise GitError(args, int(code or 1), message)
     return out if isinstance(out, bytes) else str(out).encode()
+
+
+def user_identity() -> str:
+    """``Name <mail>`` as the user's git knows them; `UsageProblem` when it does not.
+
+    The one question that is put to the user's configuration: whose a new patch is.
+    """
+    values = {}
+    for key in ("user.name", "user.email"):
+        done = run(["git", "config", "--get", key], check=False)
+        values[key] = done.stdout.strip()
+    name = os.environ.get("GIT_AUTHOR_NAME") or values["user.name"]
+    address = os.environ.get("GIT_AUTHOR_EMAIL") or values["user.email"]
+    if not name or not address:
+        raise UsageProblem("git does not know who you are.", "Say whose the patch is: `--author 'Name <mail>'`.")
+    return f"{name} <{address}>"

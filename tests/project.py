@@ -69,7 +69,7 @@ UPSTREAM_FILES = {
     ".gitignore": "*.o\n/build*\n",
 }
 DIFF = (
-    *("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "-U3"),
+    *("-c", "core.quotePath=false", "diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "-U3"),
     *("--src-prefix=a/", "--dst-prefix=b/", "--diff-algorithm=myers", "--indent-heuristic"),
 )
 

@@ -37,8 +37,13 @@ def upstream_option(f: F) -> F:
 
 
 def settings(upstream: str | None = None, jobs: int | None = None) -> Settings:
-    """The settings of this invocation."""
-    return load_settings(upstream=upstream, jobs=jobs)
+    """The settings of this invocation; a change of the series that was interrupted is finished or undone first."""
+    config = load_settings(upstream=upstream, jobs=jobs)
+    if config.intent.is_file():
+        from llamapatch.tree.write import recover_project  # slow to import, seldom needed
+
+        recover_project(config)
+    return config
 
 
 def emit_json(data: Any) -> None:

@@ -15,7 +15,10 @@ from llamapatch.tree.relock import check_lock, relock
 @json_option
 @upstream_option
 def command(check: bool, dry_run: bool, as_json: bool, upstream: str | None) -> None:
-    """Apply the whole series on the pinned tree and record what comes out in series.lock."""
+    """Apply the whole series on the pinned tree and record what comes out in series.lock.
+
+    The pre-images beside it, preimages.bundle, are written too: upstream's version of each file that a patch touches.
+    """
     config = settings(upstream=upstream)
     series = load_series(config)
     found = check_lock(config, series, say) if check else relock(config, series, dry_run=dry_run, report=say)
@@ -26,6 +29,7 @@ def command(check: bool, dry_run: bool, as_json: bool, upstream: str | None) -> 
                 "path": str(found.path),
                 "chain": found.chain,
                 "changed": list(found.changed),
+                "stale": list(found.stale),
                 "current": found.current,
                 "written": found.written,
             }
@@ -35,4 +39,4 @@ def command(check: bool, dry_run: bool, as_json: bool, upstream: str | None) -> 
         out.print(f"{found.path} is current, chain {found.chain}", markup=False)
     else:
         word = "written" if found.written else "would change"
-        out.print(f"{found.path} {word} ({', '.join(found.changed) or 'form'}), chain {found.chain}", markup=False)
+        out.print(f"{found.path} {word} ({', '.join(found.changed or found.stale)}), chain {found.chain}", markup=False)

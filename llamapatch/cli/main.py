@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shlex
 import sys
 
 import click
@@ -12,6 +13,7 @@ import click
 from llamapatch import __version__
 from llamapatch.cli.common import complain
 from llamapatch.errors import ExitCode, LlamapatchError
+from llamapatch.locks import working_as
 
 # Verb -> module under llamapatch.cli that holds `command`. Sections order the help page.
 VERBS: dict[str, dict[str, str]] = {
@@ -20,12 +22,26 @@ VERBS: dict[str, dict[str, str]] = {
         "show": "show",
         "init": "init",
         "lock": "lock",
+        "new": "new",
+        "edit": "edit",
+        "refresh": "refresh",
+        "move": "move",
+        "drop": "drop",
+        "import": "import_",
+        "export": "export",
+        "check": "check",
+        "graph": "graph",
     },
     "Tree": {
         "fetch": "fetch",
         "status": "status",
         "apply": "apply",
         "rollback": "rollback",
+        "undo": "undo",
+        "redo": "redo",
+        "log": "log",
+        "rebase": "rebase",
+        "drift": "drift",
         "verify": "verify",
     },
     "Build and measure": {
@@ -79,6 +95,7 @@ def group() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; nothing but a bug gets past it as a traceback."""
+    working_as(shlex.join(sys.argv[1:] if argv is None else argv))
     try:
         result = group.main(args=argv, prog_name="llamapatch", standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK

@@ -28,8 +28,12 @@ def _lines(state: State) -> list[tuple[str, str]]:
         ("base", f"llama.cpp {state.version}, tree {state.tree}"),
         ("series", f"{state.chain[:12]}, lock {state.lock} ({kind})"),
     ]
+    if state.rebase:
+        lines.append(("rebase", f"{state.rebase}; `llamapatch rebase --continue`, `--skip` or `--abort`"))
     if not state.applied:
         return [*lines, ("applied", "nothing")]
+    if state.editing:
+        lines.append(("editing", f"{state.editing}; `llamapatch refresh`, then `llamapatch edit --done`"))
     lines += [("applied", ", ".join(state.applied)), ("", _HOW[state.how]), ("commit", state.commit or "")]
     return [*lines, ("worktree", f"{state.worktree}: {_worktree(state)}")]
 
@@ -65,6 +69,8 @@ def _as_data(state: State) -> dict[str, object]:
         "base": {"version": state.version, "tree": state.tree},
         "series": {"path": str(state.series), "packaged": state.packaged, "chain": state.chain, "lock": state.lock},
         "applied": {"ids": list(state.applied), "how": state.how, "commit": state.commit},
+        "editing": state.editing,
+        "rebase": state.rebase or None,
         "worktree": {
             "path": str(state.worktree),
             "moving": state.moving,

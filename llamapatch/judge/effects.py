@@ -58,7 +58,7 @@ class Wanted:
 def effects(
     settings: Settings, kind: Kind, request: Request, wanted: Wanted, report: Report, command: str
 ) -> EffectsResult:
-    """Measure and judge. Raises `UsageProblem` for an unknown metric and `NotMeasured` when a state measured nothing."""
+    """Measure and judge. Raises `UsageProblem` for an unknown metric, `NotMeasured` when a state measured nothing."""
     began = time.monotonic()
     stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     plan = make_plan(settings, request)

@@ -275,8 +275,8 @@ def alone(comparisons: Iterable[Comparison]) -> list[Waterfall]:
     return [
         Waterfall(
             title="Each patch by itself, against the unpatched build",
-            said="These effects were measured apart and do not multiply; ablate and bisect measure what a patch adds to "
-            "the others.",
+            said="These effects were measured apart and do not multiply; ablate and bisect measure what a patch adds "
+            "to the others.",
             less="slower",
             more="faster",
             axis=axis,

@@ -30,9 +30,11 @@ class PatchLike(Protocol):
     @property
     def folder(self) -> Path: ...
     @property
-    def diff(self) -> bytes: ...
+    def has_diff(self) -> bool: ...
     @property
     def overlay(self) -> dict[str, bytes]: ...
+    @property
+    def has_readme(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ def raise_problems(problems: Iterable[Problem]) -> None:
     raise UsageProblem(text, found[0].remedy)
 
 
-def lint_series_file(file: SeriesFile, folder: Path) -> Iterator[Problem]:
-    """Rules about ``series.toml`` and the folders beside it; `folder` is ``patches/``."""
+def lint_series_file(file: SeriesFile, folder: Path, folders: set[tuple[str, str]]) -> Iterator[Problem]:
+    """Rules about ``series.toml`` and the folders beside it: `folder` is ``patches/``, `folders` the (phase, id) of
+    each folder in it."""
     path = folder / "series.toml"
     seen: dict[str, str] = {}
     phases: set[str] = set()
@@ -77,19 +80,17 @@ def lint_series_file(file: SeriesFile, folder: Path) -> Iterator[Problem]:
             seen[patch_id] = phase.id
             if patch_id in RESERVED_IDS or patch_id.startswith("sel-"):
                 yield Problem(path, "phase.patches", f"`{patch_id}` is a reserved word", "Rename the patch.")
-            elif not (folder / phase.id / patch_id).is_dir():
+            elif (phase.id, patch_id) not in folders:
                 what = f"{phase.id} lists `{patch_id}`, but the folder {folder / phase.id / patch_id} does not exist"
                 yield Problem(path, "phase.patches", what, "Write the patch, or take it out of the list.")
     for patch_id in sorted(set(seen) & phases):
         what = f"`{patch_id}` names a patch and a phase"
         yield Problem(path, "phase.patches", what, "Rename one; a selector must be unambiguous.")
     listed = {(phase.id, patch_id) for phase in file.phase for patch_id in phase.patches}
-    for found in sorted(p for p in folder.glob("*/*") if p.is_dir() and not p.name.startswith(".")):
-        where = (found.parent.name, found.name)
-        if where not in listed and not found.parent.name.startswith("."):
-            elsewhere = f"; it is listed in {seen[found.name]}" if found.name in seen else ""
-            what = f"the folder is not listed under phase `{where[0]}`{elsewhere}"
-            yield Problem(found, "", what, f"List `{found.name}` in {path}, or move the folder away.")
+    for phase_id, name in sorted(folders - listed):
+        elsewhere = f"; it is listed in {seen[name]}" if name in seen else ""
+        what = f"the folder is not listed under phase `{phase_id}`{elsewhere}"
+        yield Problem(folder / phase_id / name, "", what, f"List `{name}` in {path}, or move the folder away.")
 
 
 def lint_patches(file: SeriesFile, patches: Sequence[PatchLike], folder: Path) -> Iterator[Problem]:
@@ -110,9 +111,9 @@ def _lint_one(patch: PatchLike, phase_of: dict[str, str]) -> Iterator[Problem]:
     if meta.phase != phase_of[meta.id]:
         what = f"`{meta.phase}`, but series.toml lists the patch in {phase_of[meta.id]}"
         yield Problem(path, "phase", what, "Make the two agree.")
-    if not patch.diff and not patch.overlay:
+    if not patch.has_diff and not patch.overlay:
         yield Problem(path, "", "the patch has neither a change.patch nor overlay files", "Give it one of them.")
-    if not (patch.folder / "README.md").is_file():
+    if not patch.has_readme:
         what = "README.md is missing"
         yield Problem(patch.folder, "", what, "Say why the patch exists and when it can be dropped.")
     if "\n" in meta.title:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,26 +12,33 @@ from pydantic import BaseModel, ValidationError
 
 from llamapatch.config import Settings
 from llamapatch.errors import UsageProblem
+from llamapatch.series.files import SeriesFiles
 from llamapatch.series.lint import lint_patches, lint_series_file, raise_problems
-from llamapatch.series.lock import LOCK_NAME, read_lock
+from llamapatch.series.lock import LOCK_NAME, parse_lock
 from llamapatch.series.model import Lock, PatchMeta, SeriesFile, UpstreamPin
 
 SERIES_NAME = "series.toml"
 META_NAME = "patch.toml"
 DIFF_NAME = "change.patch"
+README_NAME = "README.md"
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch as it lies on disk. `diff` is ``change.patch`` (empty when there is none), `overlay` maps a path in the
-    tree to the bytes of the file of ``ggml_kernels/`` that is placed there."""
+    """One patch as it lies on disk.
+
+    `diff` is ``change.patch``: empty when there is none, and (`has_diff`) when the patch has yet to be filled.
+    `overlay` maps a path in the tree to the bytes of the file of ``ggml_kernels/`` that is placed there.
+    """
 
     meta: PatchMeta
     folder: Path
     diff: bytes
     overlay: dict[str, bytes]
+    has_diff: bool = True
+    has_readme: bool = True
 
     @property
     def id(self) -> str:
@@ -39,12 +47,14 @@ class Patch:
 
 @dataclass(frozen=True)
 class Series:
-    """The whole series, patches in the order of application. `lock` is None when ``series.lock`` is not there."""
+    """The whole series, patches in the order of application. `lock` is None when ``series.lock`` is not there, `read`
+    is every file that it was read from (path below the home -> bytes, None for one that is not there)."""
 
     file: SeriesFile
     patches: tuple[Patch, ...]
     lock: Lock | None
     home: Path
+    read: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def pin(self) -> UpstreamPin:
@@ -62,59 +72,60 @@ class Series:
         raise UsageProblem(f"there is no patch `{patch_id}`.", "See `llamapatch list`.")
 
 
-def load_series(settings: Settings) -> Series:
-    """Read and check the series of `settings.home`.
+def load_series(settings: Settings, changes: Mapping[str, bytes | None] | None = None) -> Series:
+    """Read and check the series of `settings.home`, or what it would be with `changes` (see `SeriesFiles`).
 
     Raises `UsageProblem` for a missing file, malformed TOML (with its line), a key that the schema does not know, and
     for whatever `llamapatch.series.lint` finds.
     """
-    folder = settings.patches
-    series_path = folder / SERIES_NAME
-    if not series_path.is_file():
+    files = SeriesFiles(settings.home, changes or {})
+    path = files.patches / SERIES_NAME
+    text = files.read(path)
+    if text is None:
         raise UsageProblem(
-            f"{series_path} does not exist.", "Start a series with `llamapatch init`, or run from inside a project."
+            f"{path} does not exist.", "Start a series with `llamapatch init`, or run from inside a project."
         )
-    file = _parse(series_path, SeriesFile)
-    raise_problems(lint_series_file(file, folder))
+    file = _parse(path, text, SeriesFile)
+    raise_problems(lint_series_file(file, files.patches, files.patch_folders()))
     patches = tuple(
-        _read_patch(folder / phase.id / patch_id, settings.kernels)
-        for phase in file.phase
-        for patch_id in phase.patches
+        _read_patch(files, files.patches / phase.id / patch_id) for phase in file.phase for patch_id in phase.patches
     )
-    raise_problems(lint_patches(file, patches, folder))
-    return Series(file=file, patches=patches, lock=read_lock(folder / LOCK_NAME), home=settings.home)
+    raise_problems(lint_patches(file, patches, files.patches))
+    lock_path = files.patches / LOCK_NAME
+    lock = files.read(lock_path)
+    locked = parse_lock(lock, lock_path) if lock is not None else None
+    return Series(file, patches, locked, settings.home, files.seen)
 
 
-def _read_patch(folder: Path, kernels: Path) -> Patch:
-    meta = _parse(folder / META_NAME, PatchMeta)
-    diff_path = folder / DIFF_NAME
+def _read_patch(files: SeriesFiles, folder: Path) -> Patch:
+    path = folder / META_NAME
+    text = files.read(path)
+    if text is None:
+        raise UsageProblem(f"{path} does not exist.", "Write it, or take the patch out of series.toml.")
+    meta = _parse(path, text, PatchMeta)
     overlay: dict[str, bytes] = {}
     for item in meta.overlay:
-        source = kernels / item.source
-        if not source.is_file() or not source.resolve().is_relative_to(kernels.resolve()):
+        data = files.read_kernel(item.source)
+        if data is None:
             raise UsageProblem(
-                f"{folder / META_NAME}: overlay source `{item.source}` is no file below {kernels}.",
+                f"{path}: overlay source `{item.source}` is no file below {files.kernels}.",
                 "Write it, or correct `from`.",
             )
         if item.to in overlay:
-            raise UsageProblem(
-                f"{folder / META_NAME}: two overlay files go to `{item.to}`.", "Give one of them another `to`."
-            )
-        overlay[item.to] = source.read_bytes()
-    return Patch(meta=meta, folder=folder, diff=diff_path.read_bytes() if diff_path.is_file() else b"", overlay=overlay)
+            raise UsageProblem(f"{path}: two overlay files go to `{item.to}`.", "Give one of them another `to`.")
+        overlay[item.to] = data
+    diff = files.read(folder / DIFF_NAME)
+    has_readme = files.read(folder / README_NAME) is not None
+    return Patch(meta, folder, diff or b"", overlay, has_diff=diff is not None, has_readme=has_readme)
 
 
-def _parse(path: Path, model: type[M]) -> M:
+def _parse(path: Path, data: bytes, model: type[M]) -> M:
     """A TOML file as `model`; the first schema violation becomes one sentence that names the key."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageProblem(f"{path} does not exist.", "Write it, or take the patch out of series.toml.") from error
+        raw: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UsageProblem(f"{path} is not UTF-8 at byte {error.start}.", "Save it as UTF-8.") from error
-    try:
-        raw: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageProblem(f"{path} is not valid TOML: {error}.", "Mend that line.") from error
     try:
         return model.model_validate(raw)

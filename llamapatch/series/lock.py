@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from llamapatch.errors import UsageProblem
-from llamapatch.files import write_atomically
 from llamapatch.series.model import Lock, PatchMeta
 
 if TYPE_CHECKING:
@@ -81,18 +80,9 @@ def format_lock(lock: Lock) -> str:
     return json.dumps(lock.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def read_lock(path: Path) -> Lock | None:
-    """The lock at `path`, or None when there is none; `UsageProblem` when it is no lock."""
+def parse_lock(data: bytes, path: Path) -> Lock:
+    """The lock that `data` holds; `UsageProblem`, naming `path`, when it is no lock."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        return Lock.model_validate_json(text)
+        return Lock.model_validate_json(data.decode("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{path} is damaged or was written by another version.", "Run `llamapatch lock`.") from error
-
-
-def write_lock(path: Path, lock: Lock) -> None:
-    """Replace `path` in one step."""
-    write_atomically(path, format_lock(lock).encode())

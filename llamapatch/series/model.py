@@ -13,14 +13,15 @@ GitId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _inside(path: str) -> str:
+def check_tree_path(path: str) -> str:
+    """`path` itself; `ValueError` for one that is not relative or that leads out."""
     if path.startswith("/") or "\\" in path or "\0" in path or any(p in ("", ".", "..") for p in path.split("/")):
         raise ValueError("must be a relative path with forward slashes that does not climb out")
     return path
 
 
 # A path inside a tree.
-TreePath = Annotated[str, AfterValidator(_inside)]
+TreePath = Annotated[str, AfterValidator(check_tree_path)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 
@@ -204,3 +205,19 @@ class Lock(Strict):
     upstream_tree: GitId
     base_commit: GitId
     patches: list[LockedPatch]
+
+
+class Resolution(Strict):
+    """One file of ``resolutions/``: what a person made of a conflict.
+
+    `before`, `upstream` and `patch` are the lines in conflict, each with its line ending; `resolved` is what they
+    became; `path` and `function` say where, for a reader.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    path: str
+    function: str
+    before: list[str]
+    upstream: list[str]
+    patch: list[str]
+    resolved: list[str]

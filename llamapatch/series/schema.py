@@ -1,4 +1,4 @@
-"""The published JSON schemas of the three file formats, ``docs/schemas/``: generated from `llamapatch.series.model`.
+"""The published JSON schemas of the file formats, ``docs/schemas/``: generated from `llamapatch.series.model`.
 
 ``python -m llamapatch.series.schema DIR`` writes them; a test keeps them current.
 """
@@ -11,12 +11,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from llamapatch.series.model import Lock, PatchMeta, SeriesFile
+from llamapatch.series.model import Lock, PatchMeta, Resolution, SeriesFile
 
 
 def schemas() -> dict[str, str]:
     """File name -> text of the schema."""
-    models: dict[str, type[BaseModel]] = {"series": SeriesFile, "patch": PatchMeta, "lock": Lock}
+    models: dict[str, type[BaseModel]] = {
+        "series": SeriesFile,
+        "patch": PatchMeta,
+        "lock": Lock,
+        "resolution": Resolution,
+    }
     return {
         f"{name}.json": json.dumps(
             {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(by_alias=True)},

@@ -16,12 +16,12 @@ from llamapatch.git import Git
 from llamapatch.series.load import DIFF_NAME, Patch, Series
 from llamapatch.series.lock import chain_value, meta_hash, overlay_hashes, sha256
 from llamapatch.series.model import Lock, LockedFile, LockedHunk, LockedPatch, UpstreamPin
-from llamapatch.tree.diff import FileDiff, HunkError, anchor, apply_hunks, canonical_diff, parse_diff
+from llamapatch.tree.diff import FileDiff, HunkError, anchor, apply_hunks, canonical_diffs, parse_diff
 from llamapatch.tree.objects import ABSENT, IDENTITY, Entry, ObjectPool, TreeState
 
 TRAILER_ID = "Llamapatch-Id"
 # The date of the synthetic base commit: any constant will do, as long as it never changes.
-_BASE_EPOCH = calendar.timegm((2000, 1, 1, 0, 0, 0))
+BASE_EPOCH = calendar.timegm((2000, 1, 1, 0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def base_commit(pool: ObjectPool, pin: UpstreamPin) -> str:
     """A root commit of upstream's tree. It is made from the pin alone, so that ids do not depend on how upstream was
     obtained (a shallow clone, a squashed import and a tarball carry the same tree under different commits)."""
     message = f"llama.cpp {pin.version}\n\nLlamapatch-Upstream: {pin.tree}\n"
-    return pool.commit(pin.tree, None, author=IDENTITY, epoch=_BASE_EPOCH, message=message)
+    return pool.commit(pin.tree, None, author=IDENTITY, epoch=BASE_EPOCH, message=message)
 
 
 def patch_commit(pool: ObjectPool, patch: Patch, tree: str, parent: str) -> str:
@@ -84,20 +84,29 @@ def build_chain(git: Git, series: Series, count: int | None = None) -> Chain:
     `ConflictError` for an overlay file whose place is taken.
     """
     patches = series.patches[:count]
+    base = TreeState.read(git, series.pin.tree)
+    pool = ObjectPool()
+    paths = {d.path for p in patches for d in parse_diff(p.diff, str(p.folder / DIFF_NAME))}
+    touched = {entry.oid for path in paths if (entry := base.get(path))}
+    contents = git.read_blobs(sorted(touched)) if touched else {}
+    root = base_commit(pool, series.pin)
+    links = apply_patches(patches, base.copy(), pool, contents=contents, parent=root)
+    return Chain(series.pin.tree, root, links, pool, contents, base)
+
+
+def apply_patches(
+    patches: Sequence[Patch], state: TreeState, pool: ObjectPool, *, contents: dict[str, bytes], parent: str
+) -> tuple[Link, ...]:
+    """Apply `patches` to `state`, which becomes the result; `contents` must hold the files that they change, and gets
+    those that they make. Errors as for `build_chain`."""
     diffs = [parse_diff(p.diff, str(p.folder / DIFF_NAME)) for p in patches]
     _refuse_edited_overlays(patches, diffs)
-    state = TreeState.read(git, series.pin.tree)
-    base = state.copy()
-    pool = ObjectPool()
-    touched = {entry.oid for files in diffs for d in files if (entry := state.get(d.path))}
-    contents = git.read_blobs(sorted(touched)) if touched else {}
-    parent = root = base_commit(pool, series.pin)
     links: list[Link] = []
     for patch, files in zip(patches, diffs, strict=True):
         link = _apply(patch, files, state, pool, contents=contents, parent=parent)
         links.append(link)
         parent = link.commit
-    return Chain(series.pin.tree, root, tuple(links), pool, contents, base)
+    return tuple(links)
 
 
 def make_lock(chain: Chain, series: Series) -> Lock:
@@ -153,20 +162,33 @@ def check_against_lock(chain: Chain, series: Series) -> None:
                 raise _differs(name, what, expected, found)
 
 
+def canonical_forms(git: Git, chain: Chain) -> dict[str, bytes]:
+    """Patch id -> the bytes that its change.patch should have, for each patch that has another spelling; the trees must
+    be stored in `git`."""
+    before = [chain.base_tree, *(link.tree for link in chain.links)]
+    links = [(link, old) for link, old in zip(chain.links, before, strict=False) if link.diffs]
+    made = canonical_diffs(git, [(old, link.tree, {d.path for d in link.diffs}) for link, old in links])
+    return {
+        link.patch.id: written for (link, _), written in zip(links, made, strict=True) if written != link.patch.diff
+    }
+
+
+def first_difference(ours: bytes, theirs: bytes) -> int:
+    """The number of the first line, from 1, in which two texts differ."""
+    pairs = zip(ours.split(b"\n"), theirs.split(b"\n"), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs, 1) if a != b), ours.count(b"\n") + 1)
+
+
 def check_canonical(git: Git, chain: Chain) -> None:
-    """Whether git itself would write each change.patch, byte for byte; the trees must be stored in `git`."""
-    before = chain.base_tree
+    """Raise `UsageProblem` unless every change.patch has the bytes of its canonical form."""
+    forms = canonical_forms(git, chain)
     for link in chain.links:
-        if link.diffs:
-            written = canonical_diff(git, before, link.tree, [d.path for d in link.diffs])
-            if written != link.patch.diff:
-                ours, theirs = link.patch.diff.split(b"\n"), written.split(b"\n")
-                line = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
-                raise UsageProblem(
-                    f"{link.patch.folder / DIFF_NAME}, line {line + 1}: git writes this change differently.",
-                    "Make the patch with the options in docs/reference, so that one change has one spelling.",
-                )
-        before = link.tree
+        if link.patch.id in forms:
+            line = first_difference(link.patch.diff, forms[link.patch.id])
+            raise UsageProblem(
+                f"{link.patch.folder / DIFF_NAME}, line {line}: this change has another canonical form.",
+                "Run `llamapatch check --fix`, so that one change has one spelling.",
+            )
 
 
 def _apply(
@@ -179,9 +201,10 @@ def _apply(
     parent: str,
 ) -> Link:
     name = str(patch.folder / DIFF_NAME)
-    changes: list[FileChange] = []
-    hunks: list[LockedHunk] = []
-    for diff in diffs:
+    changes: dict[str, FileChange] = {}
+    hunks: dict[int, list[LockedHunk]] = {}
+    # Deletions first: a file may take the place of a folder, or a link that of a file.
+    for number, diff in sorted(enumerate(diffs), key=lambda item: not item[1].deleted):
         pre = state.get(diff.path)
         if diff.added and pre is not None:
             raise HunkError(f"{name}: {diff.path} is added, but the tree has it already.", "Make the patch again.")
@@ -191,7 +214,8 @@ def _apply(
             raise HunkError(f"{name}: {diff.path} has mode {pre.mode}, not {diff.old_mode}.", "Make the patch again.")
         old = contents[pre.oid] if pre is not None else b""
         new = apply_hunks(old, diff, name)
-        hunks += [LockedHunk(path=diff.path, line=at, function=f) for at, f in (anchor(old, h) for h in diff.hunks)]
+        anchors = (anchor(old, hunk) for hunk in diff.hunks)
+        hunks[number] = [LockedHunk(path=diff.path, line=line, function=function) for line, function in anchors]
         post: Entry | None = None
         if diff.deleted:
             if new:
@@ -201,7 +225,8 @@ def _apply(
             post = Entry(diff.new_mode or (pre.mode if pre else "100644"), pool.add("blob", new))
             contents[post.oid] = new
             state.set(diff.path, post)
-        changes.append(FileChange(diff.path, pre, post))
+        first = changes.get(diff.path)
+        changes[diff.path] = FileChange(diff.path, first.pre if first else pre, post)
     for path, data in sorted(patch.overlay.items()):
         if state.get(path) is not None:
             raise ConflictError(
@@ -212,10 +237,11 @@ def _apply(
         placed = Entry("100644", pool.add("blob", data))
         contents[placed.oid] = data
         state.set(path, placed)
-        changes.append(FileChange(path, None, placed))
+        changes[path] = FileChange(path, None, placed)
     tree = state.write(pool)
-    ordered = tuple(sorted(changes, key=lambda c: c.path.encode()))
-    return Link(patch, tuple(diffs), ordered, tuple(hunks), tree, patch_commit(pool, patch, tree, parent))
+    ordered = tuple(sorted(changes.values(), key=lambda c: c.path.encode()))
+    placed_hunks = tuple(hunk for number in range(len(diffs)) for hunk in hunks[number])
+    return Link(patch, tuple(diffs), ordered, placed_hunks, tree, patch_commit(pool, patch, tree, parent))
 
 
 def _refuse_edited_overlays(patches: Sequence[Patch], diffs: Sequence[Sequence[FileDiff]]) -> None:

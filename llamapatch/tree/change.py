@@ -10,16 +10,20 @@ from llamapatch.config import Settings
 from llamapatch.errors import UsageProblem
 from llamapatch.series.load import Series
 from llamapatch.series.select import Selection, expand, in_order, with_dependents
+from llamapatch.tree.journal import Point, read_journal
+from llamapatch.tree.objects import ObjectPool
 from llamapatch.tree.plan import How, Plan, make_plan
 from llamapatch.tree.store import (
     AppliedPatch,
     Report,
+    Store,
     existing_store,
     open_store,
     reading_git,
     writing,
 )
 from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
+from llamapatch.tree.write import commit, current_point, recover
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,18 @@ def _change(
         plan.pool.store(store.git)
         # With nothing applied the ref points to the base: the folder stays, and files that no patch touches keep
         # their times for the next build.
-        files = worktree.move(plan.commit, reason)
+        files = show(store, plan.commit, reason)
         return _outcome(before, plan, worktree.path, files, dry_run=False)
+
+
+def show(store: Store, target: str, reason: str) -> int:
+    """Make commit `target` the applied one, with an entry in the journal; an edit session ends. Returns the number of
+    files written. Call it under `writing`, with a worktree that is clean."""
+    recover(store)
+    journal = read_journal(store.git)
+    now, after = current_point(store, journal), Point(applied=target)
+    moved = commit(store, journal, journal.next(reason, {}, now, after), ObjectPool()).moved if now != after else 0
+    return moved or Worktree(store, PATCHED).move(target, reason)  # the folder may be gone, or a file in it
 
 
 def _outcome(before: tuple[AppliedPatch, ...], plan: Plan, path: Path, files: int, *, dry_run: bool) -> Outcome:

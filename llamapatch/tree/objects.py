@@ -20,7 +20,7 @@ from llamapatch.git import Git
 
 Kind = Literal["blob", "tree", "commit"]
 ABSENT = "0" * 40
-_PACK_TYPE: dict[str, int] = {"commit": 1, "tree": 2, "blob": 3}
+PACK_TYPE: dict[Kind, int] = {"commit": 1, "tree": 2, "blob": 3}
 IDENTITY = "llamapatch <llamapatch@localhost>"
 
 
@@ -58,16 +58,8 @@ class ObjectPool:
         parts = [b"PACK" + struct.pack(">II", 2, len(wanted))]
         for oid in wanted:
             kind, data = self.objects[oid]
-            size = len(data)
-            byte = _PACK_TYPE[kind] << 4 | size & 15
-            size >>= 4
-            head = bytearray()
-            while size:
-                head.append(byte | 0x80)
-                byte, size = size & 0x7F, size >> 7
-            head.append(byte)
             # Level 1: sources of some kB; the pack is made again cheaply, and time matters more than size here.
-            parts += [bytes(head), zlib.compress(data, 1)]
+            parts += [pack_header(kind, len(data)), zlib.compress(data, 1)]
         body = b"".join(parts)
         return body + hashlib.sha1(body, usedforsecurity=False).digest()
 
@@ -83,6 +75,18 @@ class ObjectPool:
         return len(missing)
 
 
+def pack_header(kind: Kind, size: int) -> bytes:
+    """What precedes an object of this kind and size in a pack."""
+    byte = PACK_TYPE[kind] << 4 | size & 15
+    size >>= 4
+    head = bytearray()
+    while size:
+        head.append(byte | 0x80)
+        byte, size = size & 0x7F, size >> 7
+    head.append(byte)
+    return bytes(head)
+
+
 def hash_object(kind: str, data: bytes) -> str:
     """The id that git gives this object."""
     return hashlib.sha1(f"{kind} {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
@@ -95,6 +99,13 @@ class TreeState:
         # directory -> name -> (mode, id); a subdirectory's id is None while it is dirty.
         self._dirs: dict[str, dict[str, tuple[str, str | None]]] = {"": {}}
         self._root: str | None = root
+
+    @classmethod
+    def empty(cls) -> TreeState:
+        """A tree without a file."""
+        state = cls("")
+        state._root = None
+        return state
 
     @classmethod
     def read(cls, git: Git, tree: str) -> TreeState:
@@ -125,6 +136,11 @@ class TreeState:
         if entry is None or entry[1] is None or entry[0] == "040000":
             return None
         return Entry(entry[0], entry[1])
+
+    def has_room(self, path: str) -> bool:
+        """Whether a file could be put at `path`: no directory is there, and none of its parents is a file."""
+        parents = path.split("/")[:-1]
+        return path not in self._dirs and all(self.get("/".join(parents[: n + 1])) is None for n in range(len(parents)))
 
     def set(self, path: str, entry: Entry) -> None:
         """Put a file at `path`; `ConflictError` where a directory stands, or where a parent is a file."""

@@ -7,17 +7,18 @@ is kept everywhere, because a merge is a judgement and not a proof.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from llamapatch.errors import ConflictError
-from llamapatch.git import Git, GitError
+from llamapatch.git import Git
 from llamapatch.series.load import Patch, Series
-from llamapatch.tree.chain import Chain, FileChange, build_chain, check_against_lock, patch_commit
-from llamapatch.tree.objects import Entry, ObjectPool, TreeState
+from llamapatch.tree.blobs import Blobs
+from llamapatch.tree.chain import Chain, build_chain, check_against_lock, patch_commit
+from llamapatch.tree.merge import Conflict
+from llamapatch.tree.objects import ObjectPool, TreeState
+from llamapatch.tree.thread import STOPS, PatchOutcome, change_of, put_all, rethread
 
 How = Literal["exact", "merged"]
 
@@ -68,104 +69,65 @@ def make_plan(git: Git, series: Series, ids: Sequence[str]) -> Plan:
     chain = build_chain(git, series, count)
     check_against_lock(chain, series)
     wanted = set(ids)
+    blobs = Blobs(git, chain.pool, chain.contents)
     state: TreeState | None = None
     steps: list[Step] = []
     parent = chain.base_commit
     for number, link in enumerate(chain.links):
         if link.patch.id not in wanted:
             if state is None:
-                state = _state_at(chain, number)
+                state = state_at(chain, number)
             continue
         if state is None:
             steps.append(Step(link.patch, "exact", link.tree, link.commit))
         else:
-            for change in link.files:
-                _merge(git, chain, state, change, link.patch)
-            tree = state.write(chain.pool)
-            steps.append(Step(link.patch, "merged", tree, patch_commit(chain.pool, link.patch, tree, parent)))
+            outcome = rethread([change_of(link)], state, blobs)[0]
+            if not outcome.carried:
+                raise _refusal(chain, link.patch, outcome)
+            commit = patch_commit(chain.pool, link.patch, outcome.after, parent)
+            steps.append(Step(link.patch, "merged", outcome.after, commit))
         parent = steps[-1].commit
     return Plan(chain.base_tree, chain.base_commit, tuple(steps), chain.pool)
 
 
-def _state_at(chain: Chain, count: int) -> TreeState:
+def state_at(chain: Chain, count: int) -> TreeState:
     """The tree after the first `count` links, rebuilt from the base."""
     state = chain.base.copy()
     for link in chain.links[:count]:
-        for change in link.files:
-            _put(state, change.path, change.post)
+        put_all(state, link.files)
     return state
 
 
-def _put(state: TreeState, path: str, entry: Entry | None) -> None:
-    if entry is not None:
-        state.set(path, entry)
-    elif state.get(path) is not None:
-        state.remove(path)
-
-
-def _merge(git: Git, chain: Chain, state: TreeState, change: FileChange, patch: Patch) -> None:
-    """Carry one file's change over to `state`."""
-    path, pre, post = change.path, change.pre, change.post
-    now = state.get(path)
-    if now == pre:
-        _put(state, path, post)
-        return
-    if now == post:
-        return
-    if now is None or pre is None or post is None:
-        verb = "adds" if pre is None else "deletes" if post is None else "changes"
-        needed = _makers(chain, path, patch)
-        raise ConflictError(
-            f"`{patch.id}` {verb} {path}, which this selection leaves in another state.",
-            f"Select {needed} as well, or leave `{patch.id}` out.",
-        )
-    if now.mode not in (pre.mode, post.mode):
-        raise ConflictError(f"`{patch.id}` and an earlier patch give {path} different modes.", "Leave one of them out.")
-    merged = merge_file(git, chain.contents[now.oid], chain.contents[pre.oid], chain.contents[post.oid])
-    if isinstance(merged, str):
-        raise ConflictError(
-            f"`{patch.id}` cannot be merged into {path} without {_makers(chain, path, patch)}:\n{merged}",
-            f"Select them as well, or leave `{patch.id}` out.",
-        )
-    entry = Entry(post.mode if post.mode != pre.mode else now.mode, chain.pool.add("blob", merged))
-    chain.contents[entry.oid] = merged
-    state.set(path, entry)
-
-
-def _makers(chain: Chain, path: str, patch: Patch) -> str:
-    """The earlier patches that change `path`, for a message."""
+def _makers(chain: Chain, paths: Sequence[str], patch: Patch) -> str:
+    """The earlier patches that change one of `paths`, for a message."""
     names = []
     for link in chain.links:
         if link.patch.id == patch.id:
             break
-        if any(change.path == path for change in link.files):
+        if any(change.path in paths for change in link.files):
             names.append(f"`{link.patch.id}`")
     return ", ".join(names) or "the patches before it"
 
 
-def merge_file(git: Git, ours: bytes, base: bytes, theirs: bytes) -> bytes | str:
-    """Three-way merge of one file's contents; on conflict the first conflicting passage, as text with markers."""
-    with tempfile.TemporaryDirectory(prefix="llamapatch-merge-") as folder:
-        names = ("selected", "before", "after")
-        paths = [Path(folder) / name for name in names]
-        for path, data in zip(paths, (ours, base, theirs), strict=True):
-            path.write_bytes(data)
-        labels = [word for name in names for word in ("-L", name)]
-        try:
-            git.run_bytes("merge-file", "--quiet", "--diff3", *labels, *map(str, paths))
-        except GitError as error:
-            # merge-file exits with the number of conflicts (at most 127); 255 is a failure such as a binary file.
-            if not 0 < error.code < 128:
-                raise ConflictError("the file is binary and cannot be merged.") from error
-            return _first_conflict(paths[0].read_text(encoding="utf-8", errors="replace"))
-        return paths[0].read_bytes()
+def _refusal(chain: Chain, patch: Patch, outcome: PatchOutcome) -> ConflictError:
+    """Why a patch cannot stand in a selection."""
+    stuck = [f for f in outcome.files if f.status in STOPS]
+    first = stuck[0]
+    needed = _makers(chain, [f.path for f in stuck], patch)
+    remedy = f"Select {needed} as well, or leave `{patch.id}` out."
+    if first.merge is None:
+        return ConflictError(f"`{patch.id}` {first.why}.", remedy)
+    if not first.merge.conflicts:
+        return ConflictError(f"`{patch.id}` without {needed} would land in a doubtful place: {outcome.why}.", remedy)
+    shown = show_conflict(first.merge.conflicts[0], patch.id)
+    return ConflictError(f"`{patch.id}` cannot be merged into {first.to} without {needed}:\n{shown}", remedy)
 
 
-def _first_conflict(text: str) -> str:
-    lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("<<<<<<< "))
-    stop = next((i for i in range(start, len(lines)) if lines[i].startswith(">>>>>>> ")), len(lines) - 1)
-    shown = lines[start : stop + 1]
-    if len(shown) > 24:
-        shown = [*shown[:23], f"... ({len(shown) - 23} more lines)"]
+def show_conflict(conflict: Conflict, name: str, limit: int = 24, now: str = "now") -> str:
+    """A conflict as indented text with git's markers, cut to `limit` lines; `name` and `now` label the two sides."""
+    sides = ((f"<<<<<<< {now}", conflict.now), ("||||||| before", conflict.before), ("=======", conflict.patch))
+    lines = [line for mark, side in sides for line in (mark, *(text.decode("utf-8", "replace") for text in side))]
+    shown = [line.rstrip("\r\n") for line in (*lines, f">>>>>>> {name}")]
+    if len(shown) > limit:
+        shown = [*shown[: limit - 1], f"... ({len(shown) - limit + 1} more lines)"]
     return "\n".join("    " + line for line in shown)

@@ -1,4 +1,4 @@
-"""Write ``series.lock``, or say in what it is out of date."""
+"""Write ``series.lock`` and the pre-images, or say in what they are out of date."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.config import Settings
-from llamapatch.errors import MismatchError, UsageProblem
+from llamapatch.errors import MismatchError
+from llamapatch.files import read_or_none
 from llamapatch.series.load import Series
-from llamapatch.series.lock import LOCK_NAME, format_lock, lock_chain, write_lock
+from llamapatch.series.lock import LOCK_NAME, format_lock, lock_chain, parse_lock
 from llamapatch.series.model import Lock, LockedPatch
 from llamapatch.tree.chain import build_chain, check_canonical, make_lock
-from llamapatch.tree.store import Report, open_store, writing
+from llamapatch.tree.preimages import BUNDLE_NAME, make_bundle
+from llamapatch.tree.store import Report, Store, open_store, writing
+from llamapatch.tree.write import refuse_read_only, write_series
 
 
 @dataclass(frozen=True)
 class Relock:
-    """`changed` names the patches whose locked facts differ from those on disk before; `written` whether the file was
-    replaced."""
+    """`changed` names the patches whose locked facts differ from those on disk before, `stale` the generated files that
+    do (below the home); `written` says whether they were replaced."""
 
     path: Path
     lock: Lock
     changed: tuple[str, ...]
+    stale: tuple[str, ...]
     current: bool
     written: bool
 
@@ -35,22 +39,34 @@ def relock(settings: Settings, series: Series, *, dry_run: bool = False, report:
 
     Refuses (`UsageProblem`) a series that is not the project's own, and a diff that git would write differently.
     """
-    if not dry_run and settings.home != settings.root:
-        raise UsageProblem(
-            f"the series in use is the one that came with llamapatch ({settings.patches}); it is read-only here.",
-            "Run `llamapatch init DIR` for a copy of your own, or work in the folder that holds `patches/`.",
-        )
+    if not dry_run:
+        refuse_read_only(settings)
     with writing(settings):
         store = open_store(settings, series, report)
-        chain = build_chain(store.git, series)
-        chain.pool.store(store.git)
-        check_canonical(store.git, chain)
-        lock = make_lock(chain, series)
-        path = settings.patches / LOCK_NAME
-        current = series.lock is not None and path.read_text(encoding="utf-8") == format_lock(lock)
-        if not current and not dry_run:
-            write_lock(path, lock)
-    return Relock(path, lock, _changed(series.lock, lock), current, written=not current and not dry_run)
+        files = generated_files(store, series)
+        stale = {name: data for name, data in files.items() if read_or_none(settings.home / name) != data}
+        if not dry_run:
+            write_series(settings, stale, "lock", read=series.read)
+    path = settings.patches / LOCK_NAME
+    lock = parse_lock(files[f"patches/{LOCK_NAME}"], path)
+    written = bool(stale) and not dry_run
+    return Relock(path, lock, _changed(series.lock, lock), tuple(stale), current=not stale, written=written)
+
+
+def generated_files(store: Store, series: Series) -> dict[str, bytes]:
+    """What must be written together with a change that makes the series `series`, which may be a prospective one
+    (`load_series` with changes): path below the home -> bytes. Only objects are stored.
+
+    Raises `HunkError` and `ConflictError` for a patch that does not fit, `UsageProblem` for a diff that git would write
+    differently.
+    """
+    chain = build_chain(store.git, series)
+    chain.pool.store(store.git)
+    check_canonical(store.git, chain)
+    return {
+        f"patches/{BUNDLE_NAME}": make_bundle(chain),
+        f"patches/{LOCK_NAME}": format_lock(make_lock(chain, series)).encode(),
+    }
 
 
 def check_lock(settings: Settings, series: Series, report: Report | None = None) -> Relock:
@@ -59,6 +75,11 @@ def check_lock(settings: Settings, series: Series, report: Report | None = None)
     if not found.current:
         old = lock_chain(series.lock) if series.lock else "nothing"
         names = ", ".join(found.changed) or "its form"
+        if found.stale == (f"patches/{BUNDLE_NAME}",):
+            raise MismatchError(
+                f"{settings.patches / BUNDLE_NAME} is missing or not what the series makes.",
+                "Run `llamapatch lock` and commit the file.",
+            )
         raise MismatchError(
             f"{found.path} is out of date ({names}): it records chain {old}, the series makes {found.chain}.",
             "Run `llamapatch lock` and commit the file.",

@@ -8,14 +8,17 @@ from pathlib import Path
 from llamapatch.config import Settings
 from llamapatch.series.load import Series
 from llamapatch.series.lock import lock_is_current, series_chain
-from llamapatch.tree.store import existing_store
+from llamapatch.tree.journal import read_journal
+from llamapatch.tree.rebase_state import read_rebase
+from llamapatch.tree.store import Store, existing_store
 from llamapatch.tree.worktree import PATCHED, Dirt, Worktree
 
 
 @dataclass(frozen=True)
 class State:
     """`how` is ``exact`` (a proven prefix of the series as it is now), ``merged`` (another subset), ``stale`` (the
-    series changed since) or ``nothing``. `commit` is the applied tip, `dirt` what the worktree holds beyond it."""
+    series changed since) or ``nothing``. `commit` is the applied tip, `dirt` what the worktree holds beyond it,
+    `rebase` the rebase that is under way (empty: none)."""
 
     version: str
     tree: str
@@ -29,6 +32,8 @@ class State:
     worktree: Path
     dirt: Dirt | None
     moving: bool
+    editing: str | None
+    rebase: str = ""
 
 
 def read_state(settings: Settings, series: Series) -> State:
@@ -36,6 +41,7 @@ def read_state(settings: Settings, series: Series) -> State:
     store = existing_store(settings)
     applied = store.applied() if store else ()
     worktree = Worktree(store, PATCHED) if store else None
+    session = read_journal(store.git).session if store else None
     present = worktree is not None and worktree.commit() is not None and worktree.index.is_file()
     lock = "missing" if series.lock is None else "current" if lock_is_current(series) else "out of date"
     return State(
@@ -51,7 +57,16 @@ def read_state(settings: Settings, series: Series) -> State:
         worktree=settings.state / "trees" / PATCHED,
         dirt=worktree.dirt() if worktree is not None and present else None,
         moving=worktree is not None and worktree.is_moving(),
+        rebase=_rebase(store),
+        editing=session.patch if session else None,
     )
+
+
+def _rebase(store: Store | None) -> str:
+    state = read_rebase(store) if store is not None else None
+    if state is None:
+        return ""
+    return f"onto {state.version}, stopped at {state.stopped}" if state.stopped else f"onto {state.version}"
 
 
 def applied_ids(settings: Settings) -> tuple[str, ...]:

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from llamapatch.config import Settings
 from llamapatch.errors import DirtyError, InternalError, MismatchError
 from llamapatch.git import Git, GitError
+from llamapatch.locks import Owner, hold
 from llamapatch.series.load import Series
 from llamapatch.series.model import UpstreamPin
 from llamapatch.tree.chain import TRAILER_ID, base_commit
@@ -40,6 +40,8 @@ APPLIED_REF = f"{REF}/applied"
 LOCK_SECONDS = 10.0
 # A ref's lock file this old cannot belong to a living git: it holds one for milliseconds.
 STALE_SECONDS = 3.0
+# Locks that a thread of this process holds.
+_HELD: set[tuple[Path, int]] = set()
 # No attribute of any tree may change bytes on their way to or from a worktree, or how a diff is made.
 _ATTRIBUTES = "* -text !eol -ident !filter !working-tree-encoding !diff !merge !whitespace\n"
 
@@ -127,21 +129,25 @@ _REFLOG_AUTHOR = {
 
 @contextmanager
 def writing(settings: Settings) -> Iterator[None]:
-    """Hold the project's lock; `DirtyError` when another process keeps it for `LOCK_SECONDS`. The operating system
-    frees it when its holder dies."""
+    """Hold the project's lock; `DirtyError` names its holder when another process keeps it for `LOCK_SECONDS`. The
+    operating system frees it when its holder dies. A process that holds it may enter again."""
     settings.state.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.state / "lock")
-    try:
-        lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
-    except Timeout as error:
-        raise DirtyError(
-            f"another llamapatch process is at work in {settings.state} (waited {LOCK_SECONDS:.0f} s).",
-            "Wait until it ends and try again.",
-        ) from error
-    try:
+    path = settings.state / "lock"
+    mine = (path, threading.get_ident())
+    if mine in _HELD:
         yield
-    finally:
-        lock.release()
+        return
+
+    def busy(owner: Owner | None) -> str:
+        who = f" ({owner})" if owner else ""
+        return f"another llamapatch process is at work in {settings.state}{who}; waited {LOCK_SECONDS:.0f} s."
+
+    with hold(path, LOCK_SECONDS, busy, "Wait until it ends and try again."):
+        _HELD.add(mine)
+        try:
+            yield
+        finally:
+            _HELD.discard(mine)
 
 
 def existing_store(settings: Settings) -> Store | None:
@@ -156,10 +162,7 @@ def open_store(settings: Settings, series: Series, report: Report | None = None)
     Upstream is only asked for when the store lacks the tree, or when the user names one: then it must be the pinned
     tree, even if the store could do without.
     """
-    path = _path(settings)
-    if not (path / "HEAD").is_file():
-        _create(path)
-    store = Store(settings, Git(path))
+    store = open_project_store(settings)
     pool = ObjectPool()
     base = base_commit(pool, series.pin)
     present = store.refs().get(BASE_REF)
@@ -172,12 +175,21 @@ def open_store(settings: Settings, series: Series, report: Report | None = None)
             f"Give `--upstream` a llama.cpp {series.pin.version}.",
         )
     if present != base:
-        if report is not None:
-            report(f"copying llama.cpp {series.pin.version} into {path}")
-        _copy_tree(upstream.git_dir, store.git, series.pin.tree)
+        if not store.git.succeeds("rev-list", "--objects", "--quiet", series.pin.tree):
+            if report is not None:
+                report(f"copying llama.cpp {series.pin.version} into {store.git.git_dir}")
+            copy_tree(upstream.git_dir, store.git, series.pin.tree)
         pool.store(store.git)
         store.update_ref(BASE_REF, base, present, f"base: llama.cpp {series.pin.version}")
     return store
+
+
+def open_project_store(settings: Settings) -> Store:
+    """The store, made when needed, with whatever trees it has; call it under `writing`."""
+    path = _path(settings)
+    if not (path / "HEAD").is_file():
+        _create(path)
+    return Store(settings, Git(path))
 
 
 def reading_git(settings: Settings, pin: UpstreamPin, report: Report | None = None) -> Git:
@@ -207,7 +219,7 @@ def _create(path: Path) -> None:
     temporary.parent.rmdir()
 
 
-def _copy_tree(source: Path, target: Git, tree: str) -> None:
+def copy_tree(source: Path, target: Git, tree: str) -> None:
     """Pack every object of `tree` from `source` into `target`. `source` is only read: it serves as an alternate for
     this one process, so even temporary files land in the target."""
     objects = str(source / "objects")

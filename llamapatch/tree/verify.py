@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from llamapatch.config import Settings
 from llamapatch.errors import MismatchError, UsageProblem
+from llamapatch.files import read_or_none
 from llamapatch.git import GitError
 from llamapatch.series.load import Series
 from llamapatch.series.lock import lock_chain
 from llamapatch.tree.chain import build_chain, check_against_lock, make_lock
 from llamapatch.tree.plan import How, make_plan
+from llamapatch.tree.preimages import BUNDLE_NAME, make_bundle
+from llamapatch.tree.rebase_state import PARKED
 from llamapatch.tree.store import APPLIED_REF, REF, Report, Store, open_store, writing
 from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
 
@@ -44,12 +47,17 @@ def verify(settings: Settings, series: Series, report: Report | None = None) -> 
                 f"the series makes {lock_chain(lock)}.",
                 "Run `llamapatch lock`.",
             )
+        if read_or_none(settings.patches / BUNDLE_NAME) != make_bundle(chain):
+            raise MismatchError(
+                f"{settings.patches / BUNDLE_NAME} is missing or does not hold the files that the series was made on.",
+                "Run `llamapatch lock`.",
+            )
         applied = store.applied()
         ids = tuple(p.id for p in applied)
         how = _check_applied(store, series, ids) if store.git.ref(APPLIED_REF) else None
         checked = []
         for ref, commit in store.refs().items():
-            if ref.startswith(f"{REF}/trees/"):
+            if ref.startswith(f"{REF}/trees/") and ref != f"{REF}/trees/{PARKED}":  # a person is at work there
                 checked.append(_check_worktree(Worktree(store, ref.removeprefix(f"{REF}/trees/")), commit))
         return Verified(
             chain=lock_chain(lock),

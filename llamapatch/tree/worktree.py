@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.errors import DirtyError
 from llamapatch.files import current_umask
 from llamapatch.git import Git, GitError
+from llamapatch.locks import holder
 from llamapatch.tree.objects import ABSENT, Entry, ObjectPool, TreeState, hash_object
 from llamapatch.tree.store import APPLIED_REF, REF, Store
 
@@ -117,18 +118,45 @@ class Worktree:
             return
         self._rewrite(at, target)
 
-    def move(self, target: str, reason: str = "") -> int:
+    @property
+    def users(self) -> Path:
+        """Where those who need the files to stay as they are hold a lock each."""
+        return self.store.settings.state / "in-use" / self.name
+
+    def refuse_in_use(self) -> None:
+        """Raise `DirtyError` while a build reads the files."""
+        owner = holder(self.users)
+        if owner is not None:
+            raise DirtyError(
+                f"a build of this tree is running, pid {owner.pid} ({owner}); {self.path} must stay as it is.",
+                "Nothing was changed. Wait until it ends, or end it, and run the command again.",
+            )
+
+    def refuse_loss(self, target: str) -> None:
+        """Raise `DirtyError` when going to commit `target` would lose something; edits that it holds are no loss."""
+        at = self.commit()
+        if at is None or not self.index.is_file():
+            self.check()
+        else:
+            self._refuse(self._lost(_changes(self.store.git, at, target), self.dirt()))
+
+    def move(self, target: str, reason: str = "", *, absorb: bool = False) -> int:
         """Show commit `target`; for the worktree of the applied state, make it the applied one.
 
         Returns the number of files written or removed (every file for a first checkout). Raises `DirtyError` before
-        anything is changed when an edit would be lost.
+        anything is changed when an edit would be lost or a build is running. With `absorb`, edits that are in `target`
+        already are let in; without it, any edit is refused.
         """
         self.settle()
-        self.check()
+        if absorb:
+            self.refuse_loss(target)
+        else:
+            self.check()
         at = self.commit()
         decided = self.store.git.ref(self.decides)
         if at == target and not self.dirt().deleted and (decided == target or self.decides == self.moving_ref):
             return 0
+        self.refuse_in_use()
         if at is None:
             self._forget(self.store.git.ref(self.at_ref))  # the user removed the folder
         reason = reason or f"move {self.name}"
@@ -137,6 +165,11 @@ class Worktree:
         if self.decides != self.moving_ref:
             self.store.update_ref(self.decides, target, decided, reason)
         return self._check_out(target) if at is None else self._rewrite(at, target)
+
+    def give_up(self, paths: Iterable[str]) -> None:
+        """Remove files that a person edited or added; the next move restores those of the commit."""
+        for path in paths:
+            _remove(self.path, path)
 
     def content_tree(self, expected: str) -> tuple[str, list[str]]:
         """The tree id of what really lies in the folder, and the paths that differ from tree `expected`. Every file is
@@ -157,6 +190,14 @@ class Worktree:
                 wrong.append(path)
                 state.set(path, found)
         return state.write(ObjectPool()), sorted(wrong)
+
+    def on_disk(self, path: str) -> tuple[str, bytes] | None:
+        """Mode and content of what lies at `path` now, or None."""
+        where = self.path / path
+        entry = _on_disk(where)
+        if entry is None:
+            return None
+        return entry.mode, os.fsencode(where.readlink()) if entry.mode == _LINK else where.read_bytes()
 
     def _check_out(self, target: str) -> int:
         """A first checkout: made aside and renamed into place."""
@@ -189,11 +230,7 @@ class Worktree:
         changes = _changes(self.store.git, at, target)
         dirt = self.dirt()
         restore = set(dirt.deleted) - changes.keys()
-        lost = [p for p in dirt.loses if p not in changes]
-        for path, (old, new) in changes.items():
-            if _on_disk(self.path / path) not in (None, old, new):
-                lost.append(path)
-        self._refuse(lost)
+        self._refuse(self._lost(changes, dirt))
         targets: dict[str, Entry | None] = {path: new for path, (_, new) in changes.items()}
         if restore:
             whole = TreeState.read(self.store.git, target)
@@ -221,6 +258,14 @@ class Worktree:
             new_index.unlink(missing_ok=True)
         self._finish(at, target)
         return len(todo)
+
+    def _lost(self, changes: Mapping[str, tuple[Entry | None, Entry | None]], dirt: Dirt) -> list[str]:
+        """What would be lost if each path of `changes` became its new entry."""
+        lost = [p for p in dirt.loses if p not in changes]
+        for path, (old, new) in changes.items():
+            if _on_disk(self.path / path) not in (None, old, new):
+                lost.append(path)
+        return lost
 
     def _finish(self, at: str | None, target: str) -> None:
         self.store.update_ref(self.at_ref, target, at, f"moved {self.name}")

@@ -22,7 +22,7 @@ from llamapatch.git import Git, GitError
 from llamapatch.series.model import UpstreamPin
 from llamapatch.upstream.progress import Meter
 from llamapatch.upstream.sources import from_entry
-from llamapatch.upstream.sources.base import Found, Place, Source, SourceFailedError
+from llamapatch.upstream.sources.base import Found, Place, Source, SourceFailedError, UnknownNameError
 from llamapatch.upstream.sources.local import LocalFolder, LocalRepository, from_path
 from llamapatch.upstream.sources.tarball import Tarball
 from llamapatch.upstream.store import (
@@ -82,14 +82,19 @@ def plan(settings: Settings, pin: UpstreamPin) -> Plan:
     return Plan(Store(settings.cache).holds(pin.tree), tuple(source.name for source in sources))
 
 
-def take(settings: Settings, source: Source, version: str, report: Report | None = None) -> Upstream:
-    """Whatever tree `source` has, proven to be whole, in the cache: for trees other than the pin."""
+def take(
+    settings: Settings, source: Source, version: str, report: Report | None = None, wanted: str | None = None
+) -> Upstream:
+    """Whatever tree `source` has (`wanted`, if it has several), proven to be whole, in the cache: for trees other than
+    the pin. `UsageProblem` when the source can be reached and has nothing of that name."""
     store = Store(settings.cache)
     with Meter(report) as meter, store.locked(lambda: meter.say(_waiting(store))) as scratch:
-        place = Place(Git.init_bare(scratch / "staging.git"), _new(scratch / "work"), meter, None, version)
+        place = Place(Git.init_bare(scratch / "staging.git"), _new(scratch / "work"), meter, wanted, version)
         try:
             found = source.bring(place)
             store.publish(found.tree, place.git, found.borrowed, scratch, source.name)
+        except UnknownNameError as error:
+            raise UsageProblem(f"{source.name}: {error.message}.", "Check the name and the version.") from error
         except SourceFailedError as error:
             raise _no_space(store, error) or EnvironmentProblem(f"{source.name}: {error.message}.") from error
         except MissingObjectsError as error:

@@ -137,6 +137,12 @@ class Store:
         with self._explained():
             self._note("upstream-seen", key, tree, scratch)
 
+    def remember_source(self, key: str, tree: str) -> None:
+        """`remember`, for a source that is not on this machine and never changes; takes the lock itself."""
+        if self.recall(key) != tree:
+            with self.locked(lambda: None) as scratch:
+                self.remember(key, tree, scratch)
+
     def _pack(self, tree: str, git: Git, borrowed: Sequence[Path], scratch: Path) -> Path:
         """One pack of exactly `tree`, hashed from its contents and walked on its own."""
         env = alternates(borrowed)

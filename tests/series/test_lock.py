@@ -87,7 +87,7 @@ def test_a_diff_that_git_would_write_differently(sampler: Project) -> None:
     path.write_text("".join([*lines[:at], "@@ -17,5 +17,5 @@\n", *lines[at + 2 :]]))
     result = sampler.run("lock")
     assert result.code == 2
-    assert f"{path}, line {at + 1}: git writes this change differently." in result.err
+    assert f"{path}, line {at + 1}: this change has another canonical form." in result.err
 
 
 def test_published_schemas_are_current() -> None:

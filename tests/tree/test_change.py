@@ -101,12 +101,12 @@ def test_a_subset_that_cannot_be_merged(sampler: Project) -> None:
     assert result.err == (
         "pulled in: foundation (required)\n"
         "error: `late` cannot be merged into src/sampling.cpp without `sampler`:\n"
-        "    <<<<<<< selected\n"
+        "    <<<<<<< now\n"
         "    ||||||| before\n"
         "    sample();\n"
         "    =======\n"
         "    sample(2);\n"
-        "    >>>>>>> after Select them as well, or leave `late` out.\n"
+        "    >>>>>>> late Select `sampler` as well, or leave `late` out.\n"
     )
     exact(sampler, ["foundation"])
 

@@ -15,7 +15,7 @@ from llamapatch.tree.diff import (
     anchor,
     apply_hunks,
     canonical_diff,
-    canonicalise,
+    format_diff,
     parse_diff,
 )
 from llamapatch.tree.objects import Entry, ObjectPool, TreeState
@@ -58,7 +58,7 @@ def test_git_writes_it_and_we_apply_it(store: Git, before: bytes, after: bytes) 
     assert parsed.path == "f"
     assert apply_hunks(before, parsed) == after
     assert b"\nindex " not in diff
-    assert canonicalise(diff) == diff
+    assert format_diff([parsed]) == diff
 
 
 @given(data=st.binary(max_size=400))

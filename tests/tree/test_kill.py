@@ -35,8 +35,9 @@ STEPS: list[tuple[Any, str]] = [
 ]
 
 
-def killed_before(step: int, words: list[str]) -> bool:
-    """Run the command line in a forked child that dies before (odd: after) its n-th step; whether it died."""
+def killed_before(step: int, words: list[str], code: int = 0) -> bool:
+    """Run the command line in a forked child that dies before (odd: after) its n-th step; whether it died. One that
+    lives must end with `code`."""
     child = os.fork()
     if child == 0:
         count = 0
@@ -64,7 +65,7 @@ def killed_before(step: int, words: list[str]) -> bool:
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return True
-    assert os.WEXITSTATUS(status) == 0
+    assert os.WEXITSTATUS(status) == code
     return False
 
 

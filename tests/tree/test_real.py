@@ -125,6 +125,7 @@ def test_fifty_patches_in_two_cpu_seconds(real: Settings, tmp_path: Path) -> Non
     for pack in packs[:-1]:
         for part in (store / "objects/pack").glob(f"{pack.stem}.*"):
             part.unlink()
+    git(store, "update-ref", "-d", "refs/llamapatch/journal")
     git(store, "update-ref", "-d", "refs/llamapatch/applied")
     git(store, "update-ref", "-d", "refs/llamapatch/base")
     git(store, "update-ref", "-d", "refs/llamapatch/trees/patched")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from llamapatch.locks import working_as
 from llamapatch.tree.store import open_store, writing
 from llamapatch.tree.worktree import Worktree
 from tests.project import Project, git
@@ -167,6 +170,7 @@ def test_a_second_process_waits_then_says_so(sampler: Project, monkeypatch: pyte
     holding, done = threading.Event(), threading.Event()
 
     def hold() -> None:
+        working_as("refresh sampler")
         with writing(settings):
             holding.set()
             done.wait(30)
@@ -180,9 +184,10 @@ def test_a_second_process_waits_then_says_so(sampler: Project, monkeypatch: pyte
         done.set()
         holder.join()
     assert (result.code, result.out) == (5, "")
-    assert result.err == (
-        f"error: another llamapatch process is at work in {sampler.state} (waited 0 s). "
-        "Wait until it ends and try again.\n"
+    said = re.sub(r"since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", "since TIME", result.err)
+    assert said == (
+        f"error: another llamapatch process is at work in {sampler.state} (`refresh sampler`, pid {os.getpid()} on "
+        f"{socket.gethostname()}, since TIME); waited 0 s. Wait until it ends and try again.\n"
     )
     assert sampler.run("apply").code == 0
 

@@ -20,6 +20,10 @@ class SourceFailedError(EnvironmentProblem):
     """A source cannot deliver. The message is a reason that reads well after the source's name and a colon."""
 
 
+class UnknownNameError(SourceFailedError):
+    """A source answered, and has nothing of that name."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a source works: an empty bare repository and an empty folder, both thrown away afterwards.

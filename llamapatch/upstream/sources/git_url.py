@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from llamapatch.errors import EnvironmentProblem
 from llamapatch.git import GitError
-from llamapatch.upstream.sources.base import ASK_SECONDS, FETCH_SECONDS, Found, Place, SourceFailedError
+from llamapatch.upstream.sources.base import (
+    ASK_SECONDS,
+    FETCH_SECONDS,
+    Found,
+    Place,
+    SourceFailedError,
+    UnknownNameError,
+)
 from llamapatch.upstream.store import reason
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -35,7 +42,7 @@ class GitUrl:
             place.git.transfer(*_STALL, "ls-remote", *question, timeout=ASK_SECONDS)
         except GitError as error:
             if error.code == 2 and not error.stderr.strip():
-                raise SourceFailedError(f"it has no {self.ref}") from error
+                raise UnknownNameError(f"it has no {self.ref}") from error
             raise SourceFailedError(reason(error)) from error
         except EnvironmentProblem as error:
             raise SourceFailedError(f"no answer within {ASK_SECONDS:.0f} s") from error

@@ -27,7 +27,7 @@ def from_path(path: Path) -> LocalRepository | LocalFolder | Tarball:
         raise UsageProblem(f"upstream {path} cannot be read.", remedy)
     if path.is_file():
         return Tarball(str(path), path.parent)
-    git_dir = _git_dir(path)
+    git_dir = git_dir_of(path)
     if git_dir is not None:
         return LocalRepository(path, git_dir)
     if not any(path.iterdir()):
@@ -35,7 +35,7 @@ def from_path(path: Path) -> LocalRepository | LocalFolder | Tarball:
     return LocalFolder(path)
 
 
-def _git_dir(path: Path) -> Path | None:
+def git_dir_of(path: Path) -> Path | None:
     """The git directory of a checkout (also a linked worktree or submodule) or bare repository at `path` itself.
 
     Folders above are not asked: sources unpacked inside somebody's repository are not that repository.

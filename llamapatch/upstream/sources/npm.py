@@ -11,7 +11,14 @@ from pathlib import Path
 from llamapatch.errors import EnvironmentProblem
 from llamapatch.git import GitError
 from llamapatch.process import Completed, run
-from llamapatch.upstream.sources.base import ASK_SECONDS, FETCH_SECONDS, Found, Place, SourceFailedError
+from llamapatch.upstream.sources.base import (
+    ASK_SECONDS,
+    FETCH_SECONDS,
+    Found,
+    Place,
+    SourceFailedError,
+    UnknownNameError,
+)
 from llamapatch.upstream.store import reason
 
 # A plain name and version. npm also takes URLs, folders and git repositories, and runs those packages' scripts.
@@ -63,7 +70,8 @@ class NpmBundle:
         except EnvironmentProblem as error:
             raise SourceFailedError(f"npm {args[0]} gave no result within {seconds:.0f} s") from error
         if done.code != 0 or not done.stdout.strip():
-            raise SourceFailedError(f"npm {args[0]} failed: {_complaint(done)}")
+            kind = UnknownNameError if _answered(done) else SourceFailedError
+            raise kind(f"npm {args[0]} failed: {_complaint(done)}")
         return done
 
     def _extract(self, archive: Path, target: Path) -> Path:
@@ -92,6 +100,12 @@ class NpmBundle:
         if not trees:
             raise SourceFailedError(f"the bundle {self.member} names no commit")
         return Found(place.wanted if place.wanted in trees else trees[0])
+
+
+def _answered(done: Completed) -> bool:
+    """Whether the registry was reached and has no such package or version."""
+    said = re.search(r"^npm (?:error|ERR!) code (?:E404|ETARGET)$", done.stderr, re.MULTILINE)
+    return done.code == 0 or said is not None
 
 
 def _complaint(done: Completed) -> str:

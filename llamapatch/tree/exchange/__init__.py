@@ -1,0 +1,1 @@
+"""Patches in and out: mail, plain diffs, quilt folders, forks; and back to what git am, quilt and patch accept."""
