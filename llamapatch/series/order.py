@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import tomlkit
+from pydantic import TypeAdapter, ValidationError
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT
 
 from llamapatch.errors import UsageProblem
-from llamapatch.series.model import SeriesFile
+from llamapatch.series.model import PatchId, SeriesFile
 
 # What an array of ids is made of: a string, a comment, the end of a line; commas and spaces carry nothing.
 _TOKEN = re.compile(r"""(?P<id>"[^"\n]*"|'[^'\n]*')|(?P<comment>\#[^\n]*)|(?P<end>\n)""")
@@ -41,6 +42,13 @@ def insert_id(text: str, patch_id: str, *, phase: str = "", before: str = "", af
     already, an unknown phase or neighbour, and a neighbour that is not in `phase`.
     """
     document = _parse(text)
+    try:
+        TypeAdapter(PatchId).validate_python(patch_id)
+    except ValidationError:
+        raise UsageProblem(
+            f"`{patch_id}` is no patch id.",
+            "Use lower-case letters and digits, in words joined by single dashes.",
+        ) from None
     if patch_id in _phases(document):
         raise UsageProblem(f"`{patch_id}` is in the series already.", "Choose another id; see `llamapatch list`.")
     _insert(document, _Row(patch_id), phase, before, after, title)

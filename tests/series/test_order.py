@@ -84,6 +84,7 @@ def test_the_form_of_the_array_is_made_regular() -> None:
     ("call", "says"),
     [
         (lambda: insert_id(TEXT, "two", phase="phase1"), "`two` is in the series already."),
+        (lambda: insert_id(TEXT, "New", phase="phase1"), "`New` is no patch id. Use lower-case letters and digits"),
         (lambda: insert_id(TEXT, "new", phase="phase9"), "there is no phase `phase9`. The series has phase0, phase1;"),
         (lambda: insert_id(TEXT, "new"), "no phase is named. The series has phase0, phase1;"),
         (lambda: insert_id(TEXT, "new", before="x"), "there is no patch `x`. See `llamapatch list`."),
