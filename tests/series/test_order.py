@@ -66,6 +66,14 @@ def test_a_new_phase() -> None:
     assert move_id(insert_id(TEXT, "new", phase="phase1"), "new", phase="phase2", title="Third") == TEXT + added
 
 
+def test_a_new_phase_ahead_of_another() -> None:
+    added = '[[phase]]\nid = "phase2"\ntitle = "Third"\npatches = [\n    "new",\n]\n\n'
+    head, heading, rest = TEXT.partition('[[phase]]\nid = "phase1"')
+    assert insert_id(TEXT, "new", phase="phase2", title="Third", ahead_of="phase1") == head + added + heading + rest
+    head, heading, rest = TEXT.partition('[[phase]]\nid = "phase0"')
+    assert insert_id(TEXT, "new", phase="phase2", title="Third", ahead_of="phase0") == head + added + heading + rest
+
+
 def test_the_form_of_the_array_is_made_regular() -> None:
     """One id per line, whatever it was; the line ends and the indent of the file are kept."""
     short = HEAD + "[[phase]]\nid = 'p'\ntitle = 't'\npatches = ['a', 'b'] # both\n"
