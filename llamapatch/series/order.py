@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import tomlkit
+from pydantic import TypeAdapter, ValidationError
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT
 
 from llamapatch.errors import UsageProblem
-from llamapatch.series.model import SeriesFile
+from llamapatch.series.model import PatchId, SeriesFile
 
 # What an array of ids is made of: a string, a comment, the end of a line; commas and spaces carry nothing.
 _TOKEN = re.compile(r"""(?P<id>"[^"\n]*"|'[^'\n]*')|(?P<comment>\#[^\n]*)|(?P<end>\n)""")
@@ -34,16 +35,33 @@ class _Row:
         return (indent + " ".join([*words, *([self.comment] if self.comment else [])])).rstrip()
 
 
-def insert_id(text: str, patch_id: str, *, phase: str = "", before: str = "", after: str = "", title: str = "") -> str:
+def insert_id(
+    text: str,
+    patch_id: str,
+    *,
+    phase: str = "",
+    before: str = "",
+    after: str = "",
+    title: str = "",
+    ahead_of: str = "",
+) -> str:
     """`text` with `patch_id` added: at the end of `phase`, or next to another id (whose phase is then meant).
 
-    A phase that does not exist is appended when `title` names it. Raises `UsageProblem` for an id that is there
-    already, an unknown phase or neighbour, and a neighbour that is not in `phase`.
+    A phase that does not exist is made when `title` names it: at the end, or before the phase `ahead_of`. Raises
+    `UsageProblem` for an id that is malformed or there already, an unknown phase or neighbour, and a neighbour that is
+    not in `phase`.
     """
     document = _parse(text)
+    try:
+        TypeAdapter(PatchId).validate_python(patch_id)
+    except ValidationError:
+        raise UsageProblem(
+            f"`{patch_id}` is no patch id.",
+            "Use lower-case letters and digits, in words joined by single dashes.",
+        ) from None
     if patch_id in _phases(document):
         raise UsageProblem(f"`{patch_id}` is in the series already.", "Choose another id; see `llamapatch list`.")
-    _insert(document, _Row(patch_id), phase, before, after, title)
+    _insert(document, _Row(patch_id), phase, before, after, title, ahead_of)
     return _dump(document, text)
 
 
@@ -99,7 +117,9 @@ def _tables(document: tomlkit.TOMLDocument) -> list[Any]:
     return list(document["phase"])
 
 
-def _insert(document: tomlkit.TOMLDocument, row: _Row, phase: str, before: str, after: str, title: str) -> None:
+def _insert(
+    document: tomlkit.TOMLDocument, row: _Row, phase: str, before: str, after: str, title: str, ahead_of: str = ""
+) -> None:
     neighbour = before or after
     if before and after:
         raise UsageProblem("both `before` and `after` are given.", "Keep one of them.")
@@ -110,7 +130,7 @@ def _insert(document: tomlkit.TOMLDocument, row: _Row, phase: str, before: str, 
         if phase and phase != home:
             raise UsageProblem(f"`{neighbour}` is in {home}, not in {phase}.", "Name one or the other.")
         phase = home
-    table = _table(document, phase, title)
+    table = _table(document, phase, title, ahead_of)
     rows, indent = _read(table)
     if neighbour:
         at = next(i for i, r in enumerate(rows) if r.id == neighbour) + (1 if after else 0)
@@ -122,7 +142,7 @@ def _insert(document: tomlkit.TOMLDocument, row: _Row, phase: str, before: str, 
     _write(table, rows, indent)
 
 
-def _table(document: tomlkit.TOMLDocument, phase: str, title: str) -> Any:
+def _table(document: tomlkit.TOMLDocument, phase: str, title: str, ahead_of: str) -> Any:
     known = {str(table["id"]): table for table in _tables(document)}
     if phase in known:
         return known[phase]
@@ -134,6 +154,11 @@ def _table(document: tomlkit.TOMLDocument, phase: str, title: str) -> Any:
     added = tomlkit.table()
     added["id"], added["title"], added["patches"] = phase, title, tomlkit.array()
     phases: Any = document["phase"]
+    if ahead_of in known:
+        at = list(known).index(ahead_of)
+        added.add(tomlkit.nl())
+        phases.insert(at, added)
+        return phases[at]
     last = phases[-1]
     # A blank line before the new heading, as between the others.
     if not last.as_string().endswith(("\n\n", "\r\n\r\n")):

@@ -66,6 +66,14 @@ def test_a_new_phase() -> None:
     assert move_id(insert_id(TEXT, "new", phase="phase1"), "new", phase="phase2", title="Third") == TEXT + added
 
 
+def test_a_new_phase_ahead_of_another() -> None:
+    added = '[[phase]]\nid = "phase2"\ntitle = "Third"\npatches = [\n    "new",\n]\n\n'
+    head, heading, rest = TEXT.partition('[[phase]]\nid = "phase1"')
+    assert insert_id(TEXT, "new", phase="phase2", title="Third", ahead_of="phase1") == head + added + heading + rest
+    head, heading, rest = TEXT.partition('[[phase]]\nid = "phase0"')
+    assert insert_id(TEXT, "new", phase="phase2", title="Third", ahead_of="phase0") == head + added + heading + rest
+
+
 def test_the_form_of_the_array_is_made_regular() -> None:
     """One id per line, whatever it was; the line ends and the indent of the file are kept."""
     short = HEAD + "[[phase]]\nid = 'p'\ntitle = 't'\npatches = ['a', 'b'] # both\n"
@@ -84,6 +92,7 @@ def test_the_form_of_the_array_is_made_regular() -> None:
     ("call", "says"),
     [
         (lambda: insert_id(TEXT, "two", phase="phase1"), "`two` is in the series already."),
+        (lambda: insert_id(TEXT, "New", phase="phase1"), "`New` is no patch id. Use lower-case letters and digits"),
         (lambda: insert_id(TEXT, "new", phase="phase9"), "there is no phase `phase9`. The series has phase0, phase1;"),
         (lambda: insert_id(TEXT, "new"), "no phase is named. The series has phase0, phase1;"),
         (lambda: insert_id(TEXT, "new", before="x"), "there is no patch `x`. See `llamapatch list`."),

@@ -24,6 +24,7 @@ from llamapatch.tree.exchange.mail import (
 
 # Far above any patch, far below what fills memory.
 MAX_BYTES = 256 << 20
+_NAME_LENGTH = 200
 _ENDINGS = (".patch", ".diff", ".mbox", ".eml")
 _FIELD = re.compile(r"^([A-Za-z][A-Za-z-]*):[ \t]*(.*)$")
 # DEP-3: https://dep-team.pages.debian.net/deps/dep3/
@@ -73,6 +74,8 @@ def read_quilt(folder: Path, strip: int | None = None) -> Found:
         level = next((o[2:] for o in options if re.fullmatch(r"-p\d", o)), None)
         if name.startswith("/") or ".." in Path(name).parts:
             found.append(NotTaken(name, "its path leaves the folder"))
+        elif len(name) > _NAME_LENGTH or not name.isprintable():
+            found.append(NotTaken(name[:40], "that is no name of a file"))
         elif "-R" in options:
             found.append(NotTaken(name, "series applies it in reverse (-R)"))
         elif not path.is_file():
@@ -132,13 +135,14 @@ def _fields(text: str) -> tuple[dict[str, str], str]:
     fields: dict[str, str] = {}
     key = ""
     lines = text.split("\n")
+    last = max((number for number, line in enumerate(lines) if _FIELD.match(line)), default=-1)
     for number, line in enumerate(lines):
         if match := _FIELD.match(line):
             key = match[1].lower()
             fields.setdefault(key, match[2].strip())
         elif line[:1] in (" ", "\t") and key:
             fields[key] += "\n" + ("" if line.strip() == "." else line[1:])
-        elif line.strip() or not any(_FIELD.match(later) for later in lines[number:]):
+        elif line.strip() or number > last:
             return fields, "\n".join(lines[number:]).strip("\n")
     return fields, ""
 

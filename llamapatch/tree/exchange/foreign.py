@@ -120,7 +120,8 @@ class _Reader:
 
     def _git(self) -> ForeignFile:
         header = _GIT.match(self._peek())
-        assert header is not None
+        if header is None:
+            raise self._fail("`diff --git` names no file")
         self.at += 1
         modes: dict[bytes, str] = {}
         moved: dict[bytes, str] = {}
@@ -266,7 +267,7 @@ class _Reader:
                 lines.append((kind, line[1:] if line.endswith(b"\n") else line[1:] + b"\n"))
             else:
                 raise self._fail("the hunk is shorter than its header says")
+            if old < 0 or new < 0:
+                raise self._fail("the hunk is longer than its header says")
             self.at += 1
-        if old or new:
-            raise self._fail("the hunk is longer than its header says")
         return tuple(lines)

@@ -190,11 +190,20 @@ class _Importer:
         """``series.toml`` with `items` in their places."""
         text, wishes = self.text, self.wishes
         after = wishes.after
-        for item in items:
+        known = [phase.id for phase in self.series.file.phase]
+        for number, item in enumerate(items):
             beside = bool(wishes.before or after)
             title = wishes.phase_title or ("" if wishes.phase else item.phase.replace("-", " ").capitalize())
+            # A phase that an export of ours brings stands before those that follow it there.
+            later = [i.phase for i in items[number:] if i.phase in known]
             text = insert_id(
-                text, item.id, phase="" if beside else item.phase, before=wishes.before, after=after, title=title
+                text,
+                item.id,
+                phase="" if beside else item.phase,
+                before=wishes.before,
+                after=after,
+                title=title,
+                ahead_of="" if wishes.phase else next(iter(later), ""),
             )
             after = item.id if after else ""
         return text

@@ -16,6 +16,7 @@ import email.message
 import email.utils
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from llamapatch.tree.diff import split_lines
 from llamapatch.tree.exchange.carried import read_carried
@@ -32,6 +33,8 @@ _STAT = re.compile(
     rb"| mode change \d{6} => \d{6} .*| (?:rename|copy) .*\(\d+%\)| rewrite .*\(\d+%\)|\s*)$"
 )
 _SUMMARY = re.compile(rb"^ \d+ files? changed")
+# How many quotations of diffs, and how many rules, a message may hold; each costs a look at the rest of the mail.
+_TRIES = 20
 _IN_BODY = re.compile(r"^(From|Subject|Date): (.*)$")
 _TRAILER = re.compile(r"^(Signed-off-by|Co-authored-by|Reviewed-by|Acked-by|Llamapatch-[A-Za-z]+): ")
 
@@ -71,9 +74,8 @@ def split_message(lines: Sequence[bytes], name: str) -> tuple[list[bytes], list[
     """
     first_error: ForeignError | None = None
     failed = -1
-    for at in range(len(lines)):
-        if not starts_file(lines, at):
-            continue
+    candidates = (at for at in range(len(lines)) if starts_file(lines, at))
+    for at in islice(candidates, _TRIES):
         try:
             files, end = read_files(lines, at, name)
             if _is_signature(lines[end:]):
@@ -108,9 +110,8 @@ def _separator(lines: Sequence[bytes], diff: int) -> int:
     message is no separator.
     """
     cut = diff
-    for at in range(diff - 1, -1, -1):
-        if lines[at].strip() != b"---":
-            continue
+    rules = (at for at in range(diff - 1, -1, -1) if lines[at].strip() == b"---")
+    for at in islice(rules, _TRIES):
         between = lines[at + 1 : diff]
         stat = [i for i, line in enumerate(between) if _SUMMARY.match(line)]
         tail = between[stat[-1] + 1 :] if stat else between
@@ -153,7 +154,7 @@ def _read_mail(lines: Sequence[bytes], name: str) -> Incoming | NotTaken:
 
 def clean_subject(subject: str) -> str:
     """A subject without ``[PATCH 1/2]`` and ``Re:``; any other bracket, such as ``[cuda]``, belongs to the title."""
-    text = " ".join(subject.split())
+    text = " ".join(subject[:1000].split())
     while True:
         shorter = _PATCH_TAG.sub("", _REPLY.sub("", text))
         if shorter == text:

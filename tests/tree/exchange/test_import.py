@@ -354,6 +354,21 @@ def test_before_and_after(sampler: Project, tmp_path: Path) -> None:
     assert facts(sampler) == before
 
 
+def test_an_import_can_be_undone(sampler: Project, tmp_path: Path) -> None:
+    diff = "--- a/src/common.h\n+++ b/src/common.h\n@@ -1 +1 @@\n-#pragma once\n+#pragma twice\n"
+    (tmp_path / "x.diff").write_text(diff)
+    before = facts(sampler)
+    lock = (sampler.root / "patches/series.lock").read_bytes()
+    assert sampler.run("import", str(tmp_path / "x.diff"), "--after", "warps", "--id", "twice").code == 0
+    after = facts(sampler)
+    assert sampler.run("undo").code == 0
+    assert facts(sampler) == before
+    assert (sampler.root / "patches/series.lock").read_bytes() == lock
+    assert sampler.run("redo").code == 0
+    assert facts(sampler) == after
+    assert sampler.run("check").code == 0
+
+
 def test_new_files_as_overlay(project: Project, tmp_path: Path) -> None:
     """--overlay moves new files to ggml_kernels/; one that a later patch edits stays in the diffs."""
     assert project.run("lock").code == 0
@@ -506,7 +521,7 @@ def test_a_shallow_clone_is_named(project: Project, fork: Path, tmp_path: Path) 
         (("--from", "repo", "--phase", "phase1"), "no ancestor of `HEAD` has the pinned tree"),
         (("--from", "repo", "--phase", "phase1", "--", "--all"), "`--all` is no revision."),
         (("x.diff", "--phase", "phase1", "--overlay", "nonsense"), "`nonsense` is not of the form GLOB=DIR"),
-        (("x.diff", "--phase", "phase1", "--id", "UPPER"), "patches"),
+        (("x.diff", "--phase", "phase1", "--id", "UPPER"), "`UPPER` is no patch id."),
     ],
 )
 def test_bad_input(sampler: Project, words: tuple[str, ...], says: str) -> None:
