@@ -92,8 +92,11 @@ def bench():
 
 
 def batched(noise):
+    runs = int((HERE / f"{TOOL}.count").read_text())
     prompt, generate = int(option("-npp")), int(option("-ntg"))
     for n in map(int, option("-npl").split(",")):
+        if FAULT == "lost words once" and runs == 1 and n > 1:
+            break
         seconds = [n * work * 1e-5 / speed() * math.exp(noise.gauss(0, NOISE)) for work in (prompt, 10 * generate)]
         row = {"n_kv_max": 4096, "pp": prompt, "tg": generate, "pl": n, "t_pp": seconds[0], "t_tg": seconds[1]}
         print("some other line of the log")

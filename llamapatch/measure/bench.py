@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llamapatch.errors import NotMeasured
 from llamapatch.measure.arms import Arm
 from llamapatch.measure.gpu import GpuWindow
 from llamapatch.measure.runs import Run, RunFolder, failed
@@ -24,6 +25,7 @@ from llamapatch.measure.scenario import Scenario
 
 TOOL = "llama-bench"
 BATCHED_TOOL = "llama-batched-bench"
+ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,18 @@ def measure_speed(
 
     `key` names this step of the run: a run that is resumed finds the process by it and does not repeat it.
     """
-    run = folder.launch(arm, arm.tool(tool_of(scenario)), arguments(model, scenario, threads), what=name, key=key)
     read = _batched_samples if scenario.sequences else _bench_samples
-    samples, commits = read(run, scenario)
+    # llama-batched-bench prints through upstream's logger, whose last lines are lost on a busy machine.
+    attempts = ATTEMPTS if scenario.sequences else 1
+    for attempt in range(1, attempts + 1):
+        again = f"{key} {attempt}" if key and attempt > 1 else key
+        run = folder.launch(arm, arm.tool(tool_of(scenario)), arguments(model, scenario, threads), what=name, key=again)
+        try:
+            samples, commits = read(run, scenario)
+            break
+        except NotMeasured:
+            if attempt == attempts or run.done.code != 0:
+                raise
     for test, values in samples.items():
         folder.record(
             "speed", block=block, arm=arm.name, scenario=name, test=test, samples_ns=values, process=run.number

@@ -129,6 +129,16 @@ def test_several_sequences_at_once(folder: RunFolder, make_build: MakeBuild, mod
     assert argv[-2:] == ["--output-format", "jsonl"] and argv[argv.index("-npl") + 1] == "1,8"
 
 
+def test_lost_rows_of_several_sequences_are_measured_again(
+    folder: RunFolder, make_build: MakeBuild, model: Path
+) -> None:
+    scenario = Scenario(title="batched", prompt=64, generate=16, sequences=(1, 8))
+    once = one(make_build("b", fault={"llama-batched-bench": "lost words once"}))
+    assert set(measure_speed(folder, once, 0, model, scenario).ns) == set(scenario.tests) and len(folder.runs) == 2
+    with pytest.raises(NotMeasured, match="0 rows|no result|status"):
+        measure_speed(folder, one(make_build("c", fault={"llama-batched-bench": "no rows"})), 0, model, scenario)
+
+
 def test_a_finished_process_is_not_run_again(folder: RunFolder, make_build: MakeBuild, model: Path) -> None:
     """What an interrupted session measured counts; another command, another build or a failure does not."""
     build = make_build("b")
