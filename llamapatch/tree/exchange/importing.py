@@ -17,7 +17,7 @@ from tomlkit.exceptions import TOMLKitError
 from llamapatch.config import Settings
 from llamapatch.errors import ConflictError, InternalError, LlamapatchError, UsageProblem
 from llamapatch.series.load import DIFF_NAME, META_NAME, README_NAME, SERIES_NAME, Series, load_series
-from llamapatch.series.model import Forwarding, Overlay, PatchMeta
+from llamapatch.series.model import Forwarding, Overlay, PatchMeta, check_tree_path
 from llamapatch.series.order import insert_id
 from llamapatch.series.template import NewPatch, id_from, render_patch, today
 from llamapatch.tree.blobs import Blobs
@@ -141,7 +141,7 @@ class _Importer:
         self._name(items, entries)
         state = self._thread(items)
         note = ""
-        if fork.net is not None and all(item.status not in STOPS for item in items):
+        if fork.net is not None and all(item.taken or item.status not in STOPS for item in items):
             note, rest = self._compare(fork.net, items, state)
             if rest is not None:
                 items.append(rest)
@@ -153,7 +153,7 @@ class _Importer:
                 status, why = (str(outcome.status), outcome.why) if lost else ("re-threaded", outcome.why)
                 why = f"stands behind an imported patch and no longer fits: {why}" if lost else why
                 rows.append(Row("the series", patch_id, status if not lost else str(Status.CONFLICT), why, not lost))
-        conflict = any(row.status in STOPS for row in rows)
+        conflict = any(row.status in STOPS and not row.taken for row in rows)
         spoiled = any(row.origin == "the series" and not row.taken for row in rows)
         ids = tuple(item.id for item in items if item.taken)
         write = ids and not spoiled and (not conflict or self.wishes.keep_going)
@@ -169,6 +169,13 @@ class _Importer:
             raise UsageProblem(f"there is no patch in the source{f' ({why})' if why else ''}.", "Name another one.")
         if (wishes.id or wishes.title) and len(items) > 1:
             raise UsageProblem("--id and --title are for one patch, but the source holds several.", "Leave them out.")
+        for other in wishes.requires:
+            self.series.get(other)  # raises for one that is not there
+        for _, folder in wishes.overlay:
+            try:
+                check_tree_path(folder)
+            except ValueError as error:
+                raise UsageProblem(f"--overlay: `{folder}` {error}.", "Name a folder below ggml_kernels/.") from None
         phases = [phase.id for phase in self.series.file.phase]
         taken = {*self.series.ids, *phases}
         for item in items:
@@ -235,6 +242,8 @@ class _Importer:
         item.change = Change(item.id, files)
         item.outcome = rethread([item.change], state, self.blobs, accept=self.wishes.accept)[0]
         item.status, item.why = str(item.outcome.status), item.outcome.why
+        if item.outcome.status is Status.RELOCATED and not item.outcome.carried:
+            item.why += f" (`--accept {item.id}` agrees)"
         if item.outcome.carried and not item.taken:
             has_it = item.outcome.status is Status.ALREADY
             item.why = item.why or ("the tree has it already" if has_it else "it changes nothing")

@@ -316,6 +316,29 @@ def test_three_way_from_index_lines(project: Project, tmp_path: Path) -> None:
     assert facts(project) == before
 
 
+def test_a_look_alike_is_not_taken_for_the_place(project: Project, tmp_path: Path) -> None:
+    """The function that a patch changes is gone, and one of its shape stands above: exit 3, or --accept."""
+    gone = MMVQ.replace(
+        "static int calc_nwarps(int n) {\n    if (n > 8) {\n        return 2;\n    }\n    return 1;\n}\n\n", ""
+    )
+    project.patch("gone", edit={"src/mmvq.cpp": gone})
+    assert project.run("lock").code == 0
+    clone = clean_clone(project, tmp_path / "fork")
+    text = MMVQ.replace("return 1;\n}\n\nint launch", "return 3;\n}\n\nint launch")
+    commit(clone, "Three warps", {"src/mmvq.cpp": text})
+    words = ("import", "--from", str(clone), "HEAD", "--phase", "phase1")
+    before = facts(project)
+    result = project.run(*words)
+    assert result.code == 3
+    assert result.out.partition("  ")[2] == (
+        "relocated  -  src/mmvq.cpp:7: it stood in `static int calc_nwarps(int n) {` and would stand in "
+        "`static int calc_rows(int n) {` (`--accept three-warps` agrees)\nnothing was taken: not everything fits\n"
+    )
+    assert facts(project) == before
+    assert project.run(*words, "--accept", "three-warps").code == 0
+    assert project.run("check").code == 0
+
+
 def test_keep_going_takes_what_fits(project: Project, fork: Path, tmp_path: Path) -> None:
     git(fork, "format-patch", "-q", "-o", str(tmp_path / "out"), "HEAD~3")
     broken = tmp_path / "out/0001-x-ggml-a-title-with-colons.patch"
@@ -521,6 +544,8 @@ def test_a_shallow_clone_is_named(project: Project, fork: Path, tmp_path: Path) 
         (("--from", "repo", "--phase", "phase1"), "no ancestor of `HEAD` has the pinned tree"),
         (("--from", "repo", "--phase", "phase1", "--", "--all"), "`--all` is no revision."),
         (("x.diff", "--phase", "phase1", "--overlay", "nonsense"), "`nonsense` is not of the form GLOB=DIR"),
+        (("x.diff", "--phase", "phase1", "--overlay", "*=../x"), "--overlay: `../x` must be a relative path"),
+        (("x.diff", "--phase", "phase1", "--requires", "nobody"), "there is no patch `nobody`."),
         (("x.diff", "--phase", "phase1", "--id", "UPPER"), "`UPPER` is no patch id."),
     ],
 )
