@@ -21,7 +21,9 @@ class ExitCode(IntEnum):
     GATE_FAILED = 6
     INCONCLUSIVE = 7
     NOT_MEASURED = 8
+    HUNG_UP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class LlamapatchError(Exception):

@@ -1,7 +1,8 @@
 """The one place that spawns processes other than git.
 
-Every child runs in a process group of its own, so that Ctrl-C and time-outs end the whole family, and is reaped with
-``wait4``, so that CPU time and peak memory come from the operating system and not from the child's own claims.
+Every child runs in a process group of its own, so that Ctrl-C, SIGTERM and time-outs end the whole family, and is
+reaped with ``wait4``, so that CPU time and peak memory come from the operating system and not from the child's own
+claims.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from llamapatch.errors import EnvironmentProblem, LlamapatchError
 
 # A lone carriage return at the end of what was read may yet become \r\n, so it is left for the next chunk.
 _LINE_END = re.compile(r"\r\n|\n|\r(?=.)", re.DOTALL)
+
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -133,20 +137,63 @@ def run(
     return done
 
 
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP came: raised wherever the main thread was, so that whatever is under way is ended or undone as
+    after Ctrl-C. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def raise_when_terminated() -> None:
+    """Have SIGTERM and SIGHUP raise `Terminated`, once; what is ignored (by nohup) stays ignored."""
+
+    def handler(number: int, _: FrameType | None) -> None:
+        for other in _ENDING:
+            signal.signal(other, signal.SIG_IGN)  # a second one must not break off the cleaning up
+        raise Terminated(number)
+
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def end_children(grace: float = 5.0) -> None:
+    """End every child that is left, and theirs: git, for one, runs without a group of its own."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    for child in psutil.wait_procs(children, grace)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[Callable[[], None]]:
-    """Keep Ctrl-C back until the function that this yields is called, or to the end; then it is raised, if it came."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    """Keep Ctrl-C and termination back until the function that this yields is called, or to the end; then whichever
+    came first is raised."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread() or not handlers:
         yield lambda: None
         return
     came: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
 
     def release() -> None:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if came:
-            handler(*came.pop())
+            first, frame = came[0]
+            came.clear()
+            raiser = handlers[signal.Signals(first)]
+            assert callable(raiser)
+            raiser(first, frame)
 
     try:
         yield release

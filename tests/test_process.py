@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -100,4 +101,58 @@ def test_ctrl_c_ends_the_whole_family(tmp_path: Path) -> None:
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         run([PY, "-c", FAMILY, tmp_path / "pid"])
+    assert ended(int((tmp_path / "pid").read_text()))
+
+
+def terminate_when(ready: Path, pid: int, number: int) -> None:
+    while not ready.exists() or not ready.read_text():
+        time.sleep(0.02)
+    os.kill(pid, number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_ends_llamapatch_with_all_its_children(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A child of `run` in a group of its own with a child of its own, and one that something else (git) started."""
+    program = (
+        "import subprocess, sys, click\n"
+        "from llamapatch.cli import main as m\n"
+        "from llamapatch.process import run\n"
+        f"other = subprocess.Popen([{PY!r}, '-c', 'import time; time.sleep(60)'])\n"
+        "open(sys.argv[2], 'w').write(str(other.pid))\n"
+        f"work = lambda: run([{PY!r}, '-c', {FAMILY!r}, FIRST])\n"
+        "m.group = click.Command('llamapatch', callback=work)\n"
+        "FIRST = sys.argv.pop(1); sys.argv.pop(1)\n"
+        "m.entry()\n"
+    )
+    first, second = tmp_path / "pid", tmp_path / "other"
+    process = subprocess.Popen([PY, "-c", program, first, second], stderr=subprocess.PIPE, text=True)
+    terminate_when(first, process.pid, number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    word = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert said.strip() == f"error: {word}; nothing half-done was left behind."
+    assert ended(int(first.read_text()))
+    assert ended(int(second.read_text()))
+
+
+def test_a_signal_between_the_fork_and_the_wait_is_not_lost(tmp_path: Path) -> None:
+    """It comes while the child is being started: it is held, then raised, and the child is ended."""
+    program = (
+        "import os, signal, subprocess, sys\n"
+        "from llamapatch import process\n"
+        "process.raise_when_terminated()\n"
+        "original = subprocess.Popen\n"
+        "def early(*a, **k):\n"
+        "    child = original(*a, **k)\n"
+        "    open(sys.argv[1], 'w').write(str(child.pid))\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return child\n"
+        "subprocess.Popen = early\n"
+        "try:\n"
+        f"    process.run([{PY!r}, '-c', 'import time; time.sleep(60)'])\n"
+        "except process.Terminated as stop:\n"
+        "    print('raised', stop)\n"
+    )
+    done = subprocess.run([PY, "-c", program, tmp_path / "pid"], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("raised SIGTERM\n", "")
     assert ended(int((tmp_path / "pid").read_text()))

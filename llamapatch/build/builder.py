@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from filelock import FileLock, Timeout
 
 from llamapatch.build import ninja, presets
 from llamapatch.build.cuda import CudaSetup, choose_architectures, choose_cuda, explain_choice, prepare_cuda, probe_cuda
@@ -31,6 +30,8 @@ from llamapatch.build.stamp import Action, Stamp, read_stamp, unfinished, write_
 from llamapatch.build.toolchain import Toolchain, find_toolchain, flag_environment
 from llamapatch.config import Settings
 from llamapatch.errors import EnvironmentProblem
+from llamapatch.locks import Owner, hold
+from llamapatch.tree.variants import in_use
 
 if TYPE_CHECKING:
     from llamapatch.tree.variants import Variant
@@ -66,13 +67,13 @@ def build_folder(settings: Settings, variant_name: str, cuda: bool = False) -> P
 def build(settings: Settings, variant: Variant, options: BuildOptions, report: Report | None = None) -> Build:
     """Configure (when needed) and build `options.targets` of `variant`.
 
-    Two builds of one variant at a time wait for each other. Interrupted at any point, the folder is good: the next call
-    goes on. Raises `EnvironmentProblem` (no compiler, no space), `UsageProblem` (unknown target) and
-    `ninja.BuildFailed`.
+    While it runs, the variant's worktree cannot be moved and the variant not be built by another process (`DirtyError`
+    there). Interrupted at any point, the folder is good: the next call goes on. Raises `EnvironmentProblem` (no
+    compiler, no space), `UsageProblem` (unknown target) and `ninja.BuildFailed`.
     """
     started = time.monotonic()
     shop = open_workshop(settings, variant, options, report)
-    with hold_lock(shop.folder, report), ninja.Log(shop.folder / "build.log") as log:
+    with in_use(settings, variant), hold_lock(shop.folder), ninja.Log(shop.folder / "build.log") as log:
         why, cpu = shop.configure(log, report)
         ran = shop.build(options.targets, log, report)
     done = Build(
@@ -91,20 +92,16 @@ def build(settings: Settings, variant: Variant, options: BuildOptions, report: R
 
 
 @contextmanager
-def hold_lock(folder: Path, report: Report | None) -> Iterator[None]:
-    """Hold the lock of a build folder (made if need be), after waiting for another process that builds there."""
+def hold_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a build folder (made if need be); `DirtyError` when another process builds there."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if report is not None:
-            report(f"{folder.name}: waiting for another process that builds in {folder}")
-        lock.acquire()
-    try:
+
+    def busy(owner: Owner | None) -> str:
+        who = f", pid {owner.pid} ({owner})" if owner else ""
+        return f"a build in {folder} is running{who}."
+
+    with hold(folder / "lock", 0, busy, "Wait until it ends, or end it, and run the command again."):
         yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from llamapatch.build.options import BuildOptions
 from llamapatch.config import Settings
 from llamapatch.errors import UsageProblem
 from llamapatch.series.load import Series
+from llamapatch.tree.variants import in_use
 
 if TYPE_CHECKING:
     from llamapatch.tree.variants import Variant
@@ -48,7 +49,7 @@ def check_cuda(
     """
     started = time.monotonic()
     shop = open_workshop(settings, variant, options, report)
-    with hold_lock(shop.folder, report), ninja.Log(shop.folder / "build.log") as log:
+    with in_use(settings, variant), hold_lock(shop.folder), ninja.Log(shop.folder / "build.log") as log:
         shop.configure(log, report)
         if units:
             shop.build([_object_of(shop, unit) for unit in units], log, report)

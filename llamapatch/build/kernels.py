@@ -62,7 +62,7 @@ def build_kernels(
         number=0,
         source=str(source),
     )
-    with hold_lock(folder, report), ninja.Log(folder / "build.log") as log:
+    with hold_lock(folder), ninja.Log(folder / "build.log") as log:
         action, why = stamp.action(read_stamp(folder / "stamp.json"))
         if action is Action.START_OVER and out.exists():
             shutil.rmtree(out)

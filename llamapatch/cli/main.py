@@ -14,6 +14,7 @@ from llamapatch import __version__
 from llamapatch.cli.common import complain
 from llamapatch.errors import ExitCode, LlamapatchError
 from llamapatch.locks import working_as
+from llamapatch.process import Terminated, end_children, raise_when_terminated
 
 # Verb -> module under llamapatch.cli that holds `command`. Sections order the help page.
 VERBS: dict[str, dict[str, str]] = {
@@ -111,8 +112,13 @@ def main(argv: list[str] | None = None) -> int:
         complain(error.format_message())
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
+        end_children()
         complain("interrupted; nothing half-done was left behind.")
         return ExitCode.INTERRUPTED
+    except Terminated as stop:
+        end_children()
+        complain(f"ended by {stop}; nothing half-done was left behind.")
+        return 128 + stop.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.ERROR
@@ -127,4 +133,5 @@ def main(argv: list[str] | None = None) -> int:
 
 def entry() -> None:
     """Console script."""
+    raise_when_terminated()
     sys.exit(main())

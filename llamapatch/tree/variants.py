@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.config import Settings
-from llamapatch.errors import MismatchError, UsageProblem
+from llamapatch.errors import DirtyError, MismatchError, UsageProblem
+from llamapatch.locks import hold
 from llamapatch.series.load import Series
 from llamapatch.series.select import Selection
 from llamapatch.tree.plan import make_plan
-from llamapatch.tree.store import APPLIED_REF, BASE_REF, Report, Store, open_store, writing
+from llamapatch.tree.store import APPLIED_REF, BASE_REF, Report, Store, existing_store, open_store, writing
 from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
 
 BASE = "base"
@@ -67,6 +72,30 @@ def selected_variant(settings: Settings, series: Series, selection: Selection, r
         plan.pool.store(store.git)
         name = selection.asked[0] if len(selection.asked) == 1 else f"sel-{plan.commit[:12]}"
         return _show(store, series, name, plan.ids, plan.commit)
+
+
+@contextmanager
+def in_use(settings: Settings, variant: Variant) -> Iterator[None]:
+    """Keep the worktree of `variant` as it is: meanwhile whatever would move it is refused. `DirtyError` when it was
+    moved since the variant was shown."""
+    if variant.path.parent != settings.state / "trees":
+        yield  # a tree of somebody's own, which nobody moves
+        return
+    with ExitStack() as held:
+        with writing(settings):
+            store = existing_store(settings)
+            if store is not None:
+                worktree = Worktree(store, variant.path.name)
+                if worktree.is_moving() or worktree.commit() != variant.commit:
+                    raise DirtyError(
+                        f"{variant.path} was moved by another process meanwhile.", "Run the command again."
+                    )
+            folder = settings.state / "in-use" / variant.path.name
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.lock"
+            held.enter_context(hold(path, 0, lambda _: f"{path} is taken.", ""))
+            held.callback(path.unlink, missing_ok=True)
+        yield
 
 
 def label_of(series: Series, ids: tuple[str, ...], commit: str) -> str:

@@ -244,20 +244,27 @@ def test_no_space(settings: Settings, make_variant: MakeVariant, monkeypatch: py
         build(settings, make_variant(), options())
 
 
-def test_another_process_is_waited_for(settings: Settings, make_variant: MakeVariant) -> None:
+def test_a_second_build_of_a_variant_is_refused(settings: Settings, make_variant: MakeVariant) -> None:
     variant = make_variant()
-    lock = settings.state / "build" / "base" / "lock"
-    lock.parent.mkdir(parents=True)
-    hold = (
-        "import sys, time; from filelock import FileLock\n"
-        "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(1.5)"
+    folder = settings.state / "build" / "base"
+    folder.mkdir(parents=True)
+    code = (
+        "import sys; from pathlib import Path; from llamapatch.build.builder import hold_lock\n"
+        "from llamapatch.locks import working_as; working_as('build base')\n"
+        "with hold_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        said: list[str] = []
-        build(settings, variant, options(), said.append)
-    assert said[0].startswith("base: waiting for another process that builds in ")
+        with pytest.raises(DirtyError) as caught:
+            build(settings, variant, options())
+        assert caught.value.message.startswith(f"a build in {folder} is running, pid {holder.pid} (`build base`, pid ")
+        assert not (folder / "out").exists()
+        holder.kill()
+    # Killed, it holds nothing any more.
+    assert build(settings, variant, options()).steps
 
 
 _INTERRUPTIBLE = """\
