@@ -21,7 +21,9 @@ MEANING = {
     ExitCode.GATE_FAILED: "a gate failed",
     ExitCode.INCONCLUSIVE: "a gate is inconclusive",
     ExitCode.NOT_MEASURED: "nothing that can be trusted was measured",
-    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.HUNG_UP: "ended by SIGHUP; children were ended too, nothing half-done is left",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C, likewise",
+    ExitCode.TERMINATED: "ended by SIGTERM, likewise",
 }
 
 

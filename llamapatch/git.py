@@ -39,6 +39,8 @@ _CONFIG = (
     "transfer.credentialsInUrl=die",
     "protocol.file.allow=always",
 )
+# Bytes; a commit with its trees and its pack takes more.
+_LITTLE = 128 << 10
 _KEPT_ENV = ("PATH", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK")
 _KEPT_SUFFIXES = ("_proxy", "_PROXY")
 
@@ -56,9 +58,9 @@ class TreeFile:
 class GitError(LlamapatchError):
     """A git command failed; `stderr` holds what it said."""
 
-    def __init__(self, args: tuple[str, ...], code: int, stderr: str) -> None:
+    def __init__(self, args: tuple[str, ...], code: int, stderr: str, note: str = "") -> None:
         said = (stderr.strip().splitlines() or ["no output"])[0]
-        super().__init__(f"git {args[0] if args else ''} failed with status {code}: {said}")
+        super().__init__(f"git {args[0] if args else ''} failed with status {code}: {said}{note}")
         self.code = code
         self.stderr = stderr
 
@@ -203,6 +205,15 @@ def clean_environment() -> dict[str, str]:
     )
 
 
+def _full(where: Path) -> str:
+    """git seldom says why it could not write; a disk without space is worth a word."""
+    try:
+        free = shutil.disk_usage(where).free
+    except OSError:
+        return ""
+    return f" (no space left on the disk of {where})" if free < _LITTLE else ""
+
+
 def _execute(args: tuple[str, ...], cwd: Path, env: dict[str, str], input: bytes | None = None) -> bytes:
     """Run git through GitPython, which only ever adds to ``os.environ``: ambient GIT_* are removed with env(1)."""
     if shutil.which("git") is None:
@@ -229,7 +240,7 @@ def _execute(args: tuple[str, ...], cwd: Path, env: dict[str, str], input: bytes
         )
     if code != 0:
         message = err if isinstance(err, str) else bytes(err).decode("utf-8", "replace")
-        raise GitError(args, int(code or 1), message)
+        raise GitError(args, int(code or 1), message, _full(cwd))
     return out if isinstance(out, bytes) else str(out).encode()
 
 

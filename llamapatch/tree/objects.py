@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llamapatch.errors import ConflictError
+from llamapatch.errors import ConflictError, MismatchError
 from llamapatch.git import Git
 
 Kind = Literal["blob", "tree", "commit"]
@@ -109,7 +109,7 @@ class TreeState:
 
     @classmethod
     def read(cls, git: Git, tree: str) -> TreeState:
-        """Every directory of `tree`, with one process."""
+        """Every directory of `tree`, with one process. `MismatchError` for a path that git itself would not write."""
         state = cls(tree)
         raw = git.run_bytes("ls-tree", "-r", "-t", "-z", "--full-tree", tree)
         for line in raw.split(b"\0"):
@@ -117,6 +117,10 @@ class TreeState:
                 meta, path = line.split(b"\t", 1)
                 mode, kind, oid = meta.decode().split()
                 parent, _, name = path.decode("utf-8", "surrogateescape").rpartition("/")
+                if name in (".", "..") or name.lower() == ".git":
+                    raise MismatchError(
+                        f"tree {tree} holds the path `{parent}/{name}`, which leads out of it.", "Use another upstream."
+                    )
                 state._dirs[parent][name] = (mode, oid)
                 if kind == "tree":
                     state._dirs[f"{parent}/{name}" if parent else name] = {}

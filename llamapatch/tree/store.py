@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.config import Settings
-from llamapatch.errors import DirtyError, InternalError, MismatchError
+from llamapatch.errors import DirtyError, EnvironmentProblem, InternalError, MismatchError
 from llamapatch.git import Git, GitError
 from llamapatch.locks import Owner, hold
 from llamapatch.series.load import Series
@@ -90,8 +90,10 @@ class Store:
     def update_ref(self, name: str, new: str | None, old: str | None, reason: str) -> None:
         """Change one ref from `old` (None: it must not exist) to `new` (None: delete it).
 
-        `DirtyError` when it is not what it was. There is no call for several refs on purpose: git takes their locks
-        together but then writes one after the other, and a kill in between leaves some old and some new.
+        `DirtyError` when it is not what it was, `EnvironmentProblem` when it cannot be written.
+
+        There is no call for several refs on purpose: git takes their locks together but then writes one after another,
+        and a kill in between leaves some old and some new.
         """
         if new == old:
             return
@@ -104,6 +106,11 @@ class Store:
                 failure = error
                 if not ("File exists" in error.stderr and self._drop_stale_locks()):
                     break
+        if not any(words in failure.stderr for words in _CHANGED):
+            raise EnvironmentProblem(
+                f"{name} in {self.git.git_dir} could not be written: {failure.message}.",
+                "See to the disk's space and rights, and run the command again.",
+            ) from failure
         raise DirtyError(
             f"the state in {self.git.git_dir} changed underneath: {failure.stderr.strip()}.",
             "Run the command again.",
@@ -121,6 +128,8 @@ class Store:
         return True
 
 
+# How git says that a ref is not what it was, or is just being changed.
+_CHANGED = ("but expected", "already exists", "unable to resolve reference", "File exists")
 _REFLOG_AUTHOR = {
     "GIT_COMMITTER_NAME": "llamapatch",
     "GIT_COMMITTER_EMAIL": "llamapatch@localhost",

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamapatch.errors import DirtyError
+from llamapatch.errors import DirtyError, MismatchError
 from llamapatch.files import current_umask
 from llamapatch.git import Git, GitError
 from llamapatch.locks import holder
+from llamapatch.tree.diff import leaves_tree
 from llamapatch.tree.objects import ABSENT, Entry, ObjectPool, TreeState, hash_object
 from llamapatch.tree.store import APPLIED_REF, REF, Store
 
@@ -157,6 +158,8 @@ class Worktree:
         if at == target and not self.dirt().deleted and (decided == target or self.decides == self.moving_ref):
             return 0
         self.refuse_in_use()
+        if at is not None:
+            _changes(self.store.git, at, target)  # a tree that cannot be shown must not be decided on
         if at is None:
             self._forget(self.store.git.ref(self.at_ref))  # the user removed the folder
         reason = reason or f"move {self.name}"
@@ -316,6 +319,8 @@ def _changes(git: Git, old: str, new: str) -> dict[str, tuple[Entry | None, Entr
     fields = git.run("diff-tree", "-r", "-z", "--no-renames", f"{old}^{{tree}}", f"{new}^{{tree}}").split("\0")
     found: dict[str, tuple[Entry | None, Entry | None]] = {}
     for meta, path in zip(fields[::2], fields[1::2], strict=False):
+        if leaves_tree(path):
+            raise MismatchError(f"tree {new} holds the path `{path}`, which leads out of it.", "Use another upstream.")
         old_mode, new_mode, old_oid, new_oid, _ = meta.lstrip(":").split()
         found[path] = (
             Entry(old_mode, old_oid) if old_oid != ABSENT else None,

@@ -22,11 +22,25 @@ from llamapatch.git import Git
 
 # Far above llama.cpp's 175 MB, far below what fills a disk: an archive that unpacks to more is not upstream.
 MAX_BYTES = 4 << 30
+# Likewise above its 3,600 files, and above any path or extended header that tar reads into memory whole.
+MAX_FILES = 200_000
+MAX_HEADER = 1 << 20
+_DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
 _ALTERS = re.compile(rb"\s(export-ignore|export-subst|ident|eol=crlf|filter=|working-tree-encoding=)")
 
 
 class BadArchiveError(EnvironmentProblem):
     """An archive that is damaged, or that is not a source archive."""
+
+
+class _Member(tarfile.TarInfo):
+    """tarfile reads extended headers into memory, whatever size they claim; this one looks at the claim first."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in tarfile.REGULAR_TYPES and self.size > MAX_HEADER:
+            raise BadArchiveError(f"it has a header of {self.size} bytes")
+        inherited: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return inherited
 
 
 @dataclass(frozen=True)
@@ -75,11 +89,17 @@ def archive_entries(
     known: dict[str, Entry] = {}
     inside = [part for part in member.split("/") if part]
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, tarinfo=_Member) as tar:
             for number, info in enumerate(tar):
                 parts = [p for p in info.name.split("/") if p not in ("", ".")]
                 if info.name.startswith("/") or ".." in parts:
                     raise BadArchiveError(f"it holds the path {info.name!r}, which leads out of it")
+                if any(p.lower() == ".git" for p in parts[1:]):
+                    raise BadArchiveError(f"it holds the path {info.name!r}, which git takes for a repository")
+                # Before anything else, and for what is skipped as well: finding the next header means unpacking it.
+                written += info.size
+                if written > MAX_BYTES or number >= MAX_FILES:
+                    raise BadArchiveError(f"it unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files")
                 if parts[1 : 1 + len(inside)] != inside or len(parts) <= 1 + len(inside):
                     continue
                 name = "/".join(parts[1 + len(inside) :])
@@ -92,9 +112,6 @@ def archive_entries(
                     first = known[info.linkname]
                     known[info.name] = Entry(name, first.mode, first.content)
                 elif info.isreg():
-                    written += info.size
-                    if written > MAX_BYTES:
-                        raise BadArchiveError(f"it unpacks to more than {MAX_BYTES >> 30} GiB")
                     target = scratch / f"{number:08d}"
                     stream = tar.extractfile(info)
                     assert stream is not None
@@ -105,15 +122,39 @@ def archive_entries(
                     raise BadArchiveError(f"{info.name!r} is neither a file nor a link")
                 if on_bytes is not None:
                     on_bytes(written)
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        # gzip, bz2 and lzma report damage as OSError or EOFError; a full disk must keep its own name.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        # tarfile's own words may be a list of all the formats that it is not.
-        detail = "" if "\n" in str(error) else f" ({error})"
-        raise BadArchiveError(f"it is no readable tar archive{detail}") from error
+    except _DAMAGE as error:
+        raise _damaged(error) from error
     # A path that occurs twice: the later one counts, as when unpacking.
     yield from {entry.path: entry for entry in known.values()}.values()
+
+
+def extract_member(archive: Path, name: str, target: Path) -> bool:
+    """Write the one file `name` of a tar archive to `target`; False when it is not there. Raises `BadArchiveError`."""
+    unpacked = 0
+    try:
+        with tarfile.open(archive, tarinfo=_Member) as tar:
+            for number, info in enumerate(tar):
+                unpacked += info.size
+                if unpacked > MAX_BYTES or number >= MAX_FILES:
+                    raise BadArchiveError(f"it unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files")
+                if info.name == name and info.isreg():
+                    stream = tar.extractfile(info)
+                    assert stream is not None
+                    with target.open("wb") as out:
+                        shutil.copyfileobj(stream, out)
+                    return True
+    except _DAMAGE as error:
+        raise _damaged(error) from error
+    return False
+
+
+def _damaged(error: Exception) -> BadArchiveError:
+    # gzip, bz2 and lzma report damage as OSError or EOFError; a full disk must keep its own name.
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    # tarfile's own words may be a list of all the formats that it is not.
+    detail = "" if "\n" in str(error) else f" ({error})"
+    return BadArchiveError(f"it is no readable tar archive{detail}")
 
 
 def write_tree(git: Git, entries: Iterable[Entry], index: Path) -> str:

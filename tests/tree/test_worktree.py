@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from llamapatch.errors import MismatchError
 from llamapatch.locks import working_as
+from llamapatch.tree.objects import TreeState
 from llamapatch.tree.store import open_store, writing
 from llamapatch.tree.worktree import Worktree
 from tests.project import Project, git
@@ -291,3 +293,21 @@ def test_verify_sees_a_worktree_that_is_not_the_applied_state(sampler: Project) 
     )
     assert sampler.run("apply").code == 0
     assert sampler.disk_tree() == sampler.trees["warps-more"]
+
+
+def test_a_tree_whose_paths_lead_out_is_refused(sampler: Project, tmp_path: Path) -> None:
+    """git can store such a tree; nothing of ours writes it."""
+    assert sampler.run("apply").code == 0
+    blob = git(sampler.store, "hash-object", "-w", "--stdin", input=b"pwned\n")
+    inner = git(sampler.store, "mktree", input=f"100644 blob {blob}\tpwned\n".encode())
+    store = open_store(sampler.settings(), sampler.series())
+    for name in ("..", ".git", ".GIT"):
+        raw = f"40000 {name}\0".encode() + bytes.fromhex(inner)
+        tree = git(sampler.store, "hash-object", "-t", "tree", "-w", "--stdin", "--literally", input=raw)
+        commit = git(sampler.store, "commit-tree", "-m", "x", tree)
+        with pytest.raises(MismatchError, match=f"holds the path `{re.escape(name)}/pwned`, which leads out of it"):
+            Worktree(store, "patched").move(commit)
+        with pytest.raises(MismatchError, match="which leads out of it"):
+            TreeState.read(store.git, tree)
+        assert not list(sampler.root.rglob("pwned"))
+    assert sampler.run("apply").code == 0

@@ -215,6 +215,9 @@ def test_archive_cut_short(toy: Toy, tmp_path: Path, make_settings: MakeSettings
         ([(info("/etc/escape"), b"x")], "leads out"),
         ([(info("top/fifo", type=tarfile.FIFOTYPE), b"")], "neither a file nor a link"),
         ([(info("top/hard", type=tarfile.LNKTYPE, linkname="/etc/passwd"), b"")], "hard link"),
+        ([(info("top/dev", type=tarfile.CHRTYPE, devmajor=1, devminor=3), b"")], "neither a file nor a link"),
+        ([(info("top/.git/hooks/post-checkout", mode=0o755), b"x")], "git takes for a repository"),
+        ([(info("top/a/.GIT/config"), b"x")], "git takes for a repository"),
         ([(info("alone"), b"x")], "no file below its top folder"),
     ],
 )
@@ -229,6 +232,58 @@ def test_hostile_archive_is_refused(
     with pytest.raises(UsageProblem, match=why):
         ensure_upstream(make_settings(path), make_pin())
     assert not list(tmp_path.rglob("escape"))
+
+
+def bomb(path: Path, kind: str) -> Path:
+    """A few kB that claim, and hold, far more than the limits that the test sets."""
+    zeros = b"\0" * (3 << 20)
+    if kind == "file":
+        return write_tar(path, (info("top/a"), b"x"), (info("top/big"), zeros))
+    if kind == "skipped":  # not even wanted, but in the way
+        return write_tar(path, (info("big"), zeros), (info("top/a"), b"x"))
+    if kind == "many":
+        return write_tar(path, *((info(f"top/{n}"), b"") for n in range(60)))
+    return write_tar(path, (info("top/long", type=tarfile.XHDTYPE), zeros), (info("top/a"), b"x"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("file", "unpacks to more"),
+        ("skipped", "unpacks to more"),
+        ("many", "or 50 files"),
+        ("header", "has a header of"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_is_unpacked(
+    kind: str,
+    why: str,
+    tmp_path: Path,
+    fake_npm: Path,
+    make_settings: MakeSettings,
+    make_pin: MakePin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llamapatch.upstream.content.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("llamapatch.upstream.content.MAX_FILES", 50)
+    path = bomb(tmp_path / "bomb.tar.gz", kind)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(UsageProblem, match=why):
+        ensure_upstream(make_settings(path), make_pin())
+    # The same in a package of npm's.
+    shutil.copy(path, fake_npm / "pkg-1.0.0.tgz")
+    with pytest.raises(EnvironmentProblem, match=f"npm left a bad archive: it .*{why}"):
+        ensure_upstream(make_settings(), make_pin(npm("pkg@1.0.0")))
+    scratch = make_settings().cache / "upstream-tmp"
+    assert not scratch.exists() or sum(p.stat().st_size for p in scratch.rglob("*") if p.is_file()) < 1 << 20
+
+
+def test_damaged_package_of_npm(fake_npm: Path, make_settings: MakeSettings, make_pin: MakePin) -> None:
+    whole = (fake_npm / "pkg-1.0.0.tgz").read_bytes()
+    for data in (whole[: len(whole) // 2], b"", whole[:200] + bytes(b ^ 0xFF for b in whole[200:])):
+        (fake_npm / "pkg-1.0.0.tgz").write_bytes(data)
+        with pytest.raises(EnvironmentProblem, match=r"npm left a bad archive|cannot be read as a git bundle"):
+            ensure_upstream(make_settings(), make_pin(npm("pkg@1.0.0")))
 
 
 def test_links_in_an_archive_are_content_not_paths(tmp_path: Path, make_settings: MakeSettings) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.errors import EnvironmentProblem
 from llamapatch.git import GitError
 from llamapatch.process import Completed, run
+from llamapatch.upstream.content import BadArchiveError, extract_member
 from llamapatch.upstream.sources.base import (
     ASK_SECONDS,
     FETCH_SECONDS,
@@ -76,16 +76,11 @@ class NpmBundle:
 
     def _extract(self, archive: Path, target: Path) -> Path:
         try:
-            with tarfile.open(archive) as tar:
-                stream = tar.extractfile(f"package/{self.member}")
-                if stream is None:
-                    raise KeyError(self.member)
-                with target.open("wb") as out:
-                    shutil.copyfileobj(stream, out)
-        except KeyError as error:
-            raise SourceFailedError(f"it holds no file {self.member}") from error
-        except (tarfile.TarError, EOFError) as error:
-            raise SourceFailedError(f"npm left an archive that cannot be read ({error})") from error
+            found = extract_member(archive, f"package/{self.member}", target)
+        except BadArchiveError as error:
+            raise SourceFailedError(f"npm left a bad archive: {error.message}") from error
+        if not found:
+            raise SourceFailedError(f"it holds no file {self.member}")
         return target
 
     def _read_bundle(self, bundle: Path, place: Place) -> Found:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch import __version__
-from llamapatch.upstream.content import BadArchiveError, altering_attributes, archive_entries, write_tree
+from llamapatch.upstream.content import MAX_BYTES, BadArchiveError, altering_attributes, archive_entries, write_tree
 from llamapatch.upstream.sources.base import ASK_SECONDS, Found, Place, SourceFailedError
 
 _CHUNK = 1 << 18
@@ -71,6 +71,8 @@ class Tarball:
                 total = int(length) if length and length.isdigit() else None
                 while chunk := answer.read(_CHUNK):
                     out.write(chunk)
+                    if out.tell() > MAX_BYTES:
+                        raise SourceFailedError(f"it is larger than {MAX_BYTES >> 30} GiB")
                     place.meter.advance(out.tell(), total, f"{out.tell() / 1e6:.1f} MB")
                 if total is not None and out.tell() != total:
                     raise SourceFailedError(f"the connection ended after {out.tell()} of {total} bytes")
