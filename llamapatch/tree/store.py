@@ -40,6 +40,8 @@ APPLIED_REF = f"{REF}/applied"
 LOCK_SECONDS = 10.0
 # A ref's lock file this old cannot belong to a living git: it holds one for milliseconds.
 STALE_SECONDS = 3.0
+# Packs that the store may have before they are joined.
+PACKS = 64
 # Locks that a thread of this process holds.
 _HELD: set[tuple[Path, int]] = set()
 # No attribute of any tree may change bytes on their way to or from a worktree, or how a diff is made.
@@ -115,6 +117,13 @@ class Store:
             f"the state in {self.git.git_dir} changed underneath: {failure.stderr.strip()}.",
             "Run the command again.",
         ) from failure
+
+    def tidy(self) -> None:
+        """Join small packs when there are many: every change adds one, and every git process opens them all. Nothing is
+        dropped, and git may be killed in it."""
+        if sum(1 for _ in (self.git.git_dir / "objects" / "pack").glob("*.pack")) > PACKS:
+            with suppress(GitError):
+                self.git.run("repack", "--geometric=2", "-d", "-q")
 
     def _drop_stale_locks(self) -> bool:
         """Remove lock files left by a git that was killed; we hold the project lock, so no other can be at work. One

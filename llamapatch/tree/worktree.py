@@ -117,6 +117,10 @@ class Worktree:
                 raise DirtyError(f"{self.path} was not made by llamapatch.", "Move that folder away and try again.")
             self._finish(None, target)
             return
+        if at == target:
+            # Killed before the decision, or after everything was in place: edits that are here are not the move's.
+            self._end_move()
+            return
         self._rewrite(at, target)
 
     @property

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamapatch.config import Settings
-from llamapatch.errors import DirtyError, UsageProblem
+from llamapatch.errors import DirtyError, LlamapatchError, UsageProblem
 from llamapatch.files import current_umask, write_atomically
 from llamapatch.series.model import check_tree_path
 from llamapatch.tree.journal import JOURNAL_REF, Content, FileSwap, Journal, Point, Record, read_journal
@@ -111,12 +111,14 @@ def commit(store: Store, journal: Journal, entry: Record, pool: ObjectPool) -> W
         write_atomically(store.settings.intent, commit_id.encode())
         _stage(store, entry, pool)
         store.update_ref(JOURNAL_REF, commit_id, journal.commit, entry.reason)
-        return Written(entry, _carry_out(store, entry))
+        written = Written(entry, _carry_out(store, entry))
     except BaseException:
         # Decided or not, the ref knows; an error must not leave more behind than a kill.
-        with suppress(DirtyError, OSError):
+        with suppress(LlamapatchError, OSError):
             recover(store)
         raise
+    store.tidy()
+    return written
 
 
 def is_writing(settings: Settings) -> bool:

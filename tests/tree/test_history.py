@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from tests.project import Project, git
 from tests.tree.test_write import snapshot
 
@@ -126,4 +128,16 @@ def test_undo_restores_a_dropped_patch_and_its_kernels(sampler: Project) -> None
     assert everything(sampler) == before
     assert sampler.run("redo").code == 0
     assert everything(sampler) == after
+    assert sampler.run("verify").code == 0
+
+
+def test_packs_are_joined_and_nothing_is_lost(sampler: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamapatch.tree.store.PACKS", 8)
+    for _ in range(4):
+        for words in (["apply"], ["apply", "sampler"], ["rollback"]):
+            assert sampler.run(*words).code == 0
+    assert len(list((sampler.store / "objects/pack").glob("*.pack"))) <= 9
+    git(sampler.store, "fsck", "--strict", "--no-dangling")
+    assert sampler.run("undo", "11").code == 0
+    assert sampler.applied() == ALL
     assert sampler.run("verify").code == 0

@@ -62,7 +62,7 @@ def test_killed_at_every_step(sampler: Project, monkeypatch: pytest.MonkeyPatch,
     assert sampler.run("apply").code == 0
     if verb == "lock":  # a lock that has something to write
         text = sampler.folder("warps-more") / "patch.toml"
-        text.write_text(text.read_text().replace('paper = ""', "") + "[gate]\nmin_speedup = 1.5\n")
+        text.write_text(text.read_text().replace("Title of warps-more", "Another title"))
     if prepare is not None:
         prepare(sampler)
     old = state(sampler)
