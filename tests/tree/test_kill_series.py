@@ -92,6 +92,8 @@ def test_killed_at_every_step(sampler: Project, monkeypatch: pytest.MonkeyPatch,
     assert all(one in (old, new) for one in seen)
     assert seen[0] == old
     assert stride > 1 or seen == [old, new]
+    if verb == "lock":  # what is applied was made of the series as it was before the edit
+        assert sampler.run("apply").code == 0
     assert sampler.run("verify").code == 0
 
 
