@@ -49,6 +49,9 @@ def _context(results: Results, metas: Mapping[str, PatchMeta], history: Sequence
     whole: list[Comparison | GateResult | EffectsResult] = [*comparisons, *results.gates.values(), *effects]
     versions = dict.fromkeys(found.upstream_version for found in whole)
     chains = dict.fromkeys(found.series_chain[:12] for found in whole if found.series_chain)
+    cards = parts.cards(comparisons, jobs, metas)
+    shown = {card.id for card in cards}
+    told = [row for row in history if not shown or shown & set(row.patch.split(","))]
     return {
         "generator": f"{GENERATOR} {__version__}",
         "now": now,
@@ -60,11 +63,11 @@ def _context(results: Results, metas: Mapping[str, PatchMeta], history: Sequence
         "waterfalls": [parts.waterfall(found) for found in effects] or parts.alone(comparisons),
         "measured_waterfall": bool(effects),
         "effects": effects,
-        "cards": parts.cards(comparisons, jobs, metas),
+        "cards": cards,
         "again": parts.again(comparisons),
         "machines": parts.machines([found.machine for found in comparisons] + [job.machine for job in jobs]),
-        "history": parts.trends(history),
-        "history_rows": len(history),
+        "history": parts.trends(told),
+        "history_rows": len(told),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llamapatch.errors import ExitCode, UsageProblem
+from llamapatch.report.history import rows_of_comparison
 from llamapatch.report.load import Results, load
 from llamapatch.report.page import render_page
 from llamapatch.report.plots import Axis, axis_over, interval_on
@@ -115,6 +117,15 @@ def test_without_effects_the_patches_are_shown_by_themselves() -> None:
     assert "Each patch by itself, against the unpatched build" in page_of(comparison())
     assert "Each patch by itself" not in page_of(comparison(), samples.effects())
     assert "Effect of each patch" not in page_of(comparison(asked=["a", "b"]))
+
+
+def test_the_history_is_that_of_the_patches_on_the_page() -> None:
+    rows = [replace(row, run=run) for run in ("r1", "r2") for row in rows_of_comparison(comparison())]
+    page = page_of(comparison(), history=rows)
+    assert "toy: pp512, toy Q2_0 over runs" in page and "2 runs from 2026-11-23" in page
+    others = [replace(row, patch="other") for row in rows]
+    assert "No history yet" in page_of(comparison(), history=others)
+    assert "One run of each figure so far" in page_of(comparison(), history=rows[: len(rows) // 2])
 
 
 def test_an_axis_holds_what_matters() -> None:
