@@ -94,14 +94,18 @@ def archive_entries(
                 parts = [p for p in info.name.split("/") if p not in ("", ".")]
                 if info.name.startswith("/") or ".." in parts:
                     raise BadArchiveError(f"it holds the path {info.name!r}, which leads out of it")
-                if any(p.lower() == ".git" for p in parts[1:]):
-                    raise BadArchiveError(f"it holds the path {info.name!r}, which git takes for a repository")
                 # Before anything else, and for what is skipped as well: finding the next header means unpacking it.
                 written += info.size
                 if written > MAX_BYTES or number >= MAX_FILES:
                     raise BadArchiveError(f"it unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files")
                 if parts[1 : 1 + len(inside)] != inside or len(parts) <= 1 + len(inside):
                     continue
+                # What was a submodule has a file that pointed to its repository: no content, as in a folder.
+                if parts[-1] == ".git" and info.isreg():
+                    continue
+                # Only what would enter the tree: published archives hold a `.git` of their own beside `member`.
+                if any(p.lower() == ".git" for p in parts[1 + len(inside) :]):
+                    raise BadArchiveError(f"it holds the path {info.name!r}, which git takes for a repository")
                 name = "/".join(parts[1 + len(inside) :])
                 if info.issym():
                     known[info.name] = Entry(name, "120000", os.fsencode(info.linkname))

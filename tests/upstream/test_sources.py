@@ -414,6 +414,9 @@ def sdist(toy: Toy, folder: Path, *, backend: str, metadata: bool = True) -> Non
         "pyproject.toml": f'[build-system]\nrequires = ["no-such-requirement"]\n{backend}\n'.encode(),
         "backend/evil.py": code,
         "setup.py": code,
+        # As in archives that were published from a clone with a submodule.
+        ".git/FETCH_HEAD": b"",
+        "vendor/toy/.git": b"gitdir: ../../.git/modules/vendor/toy\n",
         "PKG-INFO": b"Metadata-Version: 2.1\nName: toy-binding\nVersion: 1.2.0\nSummary: x\n\nName: other\n",
     }
     if not backend:
