@@ -19,6 +19,7 @@ from llamapatch.process import run
 CONTEXTS = (128, 512, 1024, 2048)
 _ESTIMATE = re.compile(r"Final estimate: PPL = ([0-9.]+|-?nan|inf) \+/- ([0-9.]+|-?nan|inf)")
 _CHUNKS = re.compile(r"calculating perplexity over (\d+) chunks, n_ctx=(\d+)")
+ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,13 @@ def upstream_perplexity(
         argv: list[str | Path] = [tool, "-m", model, "-f", text_file, "-c", str(n_ctx)]
         argv += ["--chunks", str(max_windows)] if max_windows else []
         argv += ["-t", str(threads)] if threads else []
-        done = run(argv)
-        said = done.stdout + done.stderr
-        estimate, chunks = _ESTIMATE.search(said), _CHUNKS.search(said)
+        # Upstream's logger loses its last lines on a busy machine: what began and named no error is run again.
+        for _ in range(ATTEMPTS):
+            done = run(argv)
+            said = done.stdout + done.stderr
+            estimate, chunks = _ESTIMATE.search(said), _CHUNKS.search(said)
+            if estimate is not None or chunks is None:
+                break
         if estimate is None or chunks is None or int(chunks[2]) != n_ctx or int(chunks[1]) < 1:
             tail = "\n".join(said.strip().splitlines()[-6:])
             raise NotMeasured(f"`{done.command}` measured nothing:\n{tail}", "Is the text at least two windows long?")
