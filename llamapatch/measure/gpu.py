@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
-from llamapatch.errors import EnvironmentProblem
-
 T = TypeVar("T")
 # nvml.h, nvmlClocksEventReasons: what keeps clocks below their best. Idleness and clocks that somebody has set are no
 # event of a run.
@@ -129,16 +127,6 @@ class Gpus:
     def read(self) -> tuple[GpuState, ...]:
         """One reading of every GPU."""
         return tuple(self._state(uuid, handle) for uuid, handle in self.handles)
-
-    def check_alone(self) -> None:
-        """Raise `EnvironmentProblem` when others compute on one of the GPUs; to be asked while nothing of ours runs."""
-        for state in self.read():
-            if state.processes:
-                raise EnvironmentProblem(
-                    f"{state.processes} other process{'es are' if state.processes > 1 else ' is'} on GPU {state.uuid}: "
-                    "timings would be theirs too.",
-                    "Wait for them (nvidia-smi), or choose another GPU with CUDA_VISIBLE_DEVICES.",
-                )
 
     def _state(self, uuid: str, handle: Any) -> GpuState:
         nvml = self.nvml

@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm
+from llamapatch.measure.arms import AGAIN, BASE, Arm
 from llamapatch.measure.runs import Run, RunFolder, failed
 
 TOOL = "llama-results"
@@ -110,14 +110,6 @@ def measure_identity(
             own=None if own is None else vars(own),
         )
     return results
-
-
-def is_proven(results: Sequence[Identity], arms: Sequence[str] = (OFF,)) -> bool:
-    """Whether the named arms are bit-identical to the unpatched build at every micro-batch size; what a gate asks for
-    the class ``identical`` with ``arms=(OFF, ON)`` and for every other class with ``(OFF,)``."""
-    return bool(results) and all(
-        result.verdict(arm) == "identical" for result in results for arm in arms if arm in result.digests or arm != ON
-    )
 
 
 def compare_logits(base: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> LogitsDiff:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,8 +148,3 @@ def _gguf_tokenizer(tokens: list[str], file: Any) -> Tokenizer:
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
     return tok
-
-
-def ids_sha256(ids: Any) -> str:
-    """A fingerprint of a token sequence (little-endian int32), to compare tokenisers by."""
-    return hashlib.sha256(ids.astype("<i4").tobytes()).hexdigest()

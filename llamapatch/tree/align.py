@@ -48,13 +48,6 @@ class Alignment:
         return found
 
 
-def split_lines(data: bytes) -> list[bytes]:
-    """Lines with their LF; a carriage return is an ordinary byte, as in git."""
-    lines = data.split(b"\n")
-    last = lines.pop()
-    return [line + b"\n" for line in lines] + ([last] if last else [])
-
-
 def align(old: Sequence[bytes], new: Sequence[bytes]) -> Alignment:
     """The pleasant alignment."""
     a, b = _numbers(old, new)

@@ -25,7 +25,7 @@ from llamapatch.tree.journal import Point, Session, now, read_journal
 from llamapatch.tree.objects import Entry, ObjectPool, TreeState
 from llamapatch.tree.plan import make_plan, state_at
 from llamapatch.tree.restack import Restack, planned_commit, restack, restacked_files
-from llamapatch.tree.store import Report, Store, existing_store, open_store, writing
+from llamapatch.tree.store import Report, Store, open_store, writing
 from llamapatch.tree.thread import Change, put
 from llamapatch.tree.worktree import PATCHED, Worktree, settle_all
 from llamapatch.tree.write import commit, current_point, recover, refuse_read_only, write_series
@@ -55,12 +55,6 @@ class Refreshed:
     behind: Restack
     files: tuple[str, ...]
     dry_run: bool
-
-
-def current_session(settings: Settings) -> Session | None:
-    """The edit that is under way; takes no lock."""
-    store = existing_store(settings)
-    return read_journal(store.git).session if store else None
 
 
 def edit(

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from llamapatch.tree.align import Alignment, Edit, align, alignments, indent, split_lines
+from llamapatch.tree.align import Alignment, Edit, align, alignments, indent
+from llamapatch.tree.diff import split_lines
 from llamapatch.tree.scope import Scope, block_end, function_at, last_part, opener_name, scope_at, words
 
 # A statement that a condition follows.

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Container
 
 from llamapatch.git import Git
-from llamapatch.tree.align import split_lines
 from llamapatch.tree.blobs import Blobs
 from llamapatch.tree.chain import FileChange
+from llamapatch.tree.diff import split_lines
 from llamapatch.tree.thread import is_binary
 
 # git's own threshold for a rename.

@@ -17,7 +17,8 @@ from llamapatch.errors import UsageProblem
 from llamapatch.series.load import Series
 from llamapatch.series.lock import sha256
 from llamapatch.series.model import Resolution
-from llamapatch.tree.align import align, split_lines
+from llamapatch.tree.align import align
+from llamapatch.tree.diff import split_lines
 from llamapatch.tree.merge import BEGIN, Conflict, Merge, Resolver
 
 FOLDER = "resolutions"

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from llamapatch.git import Git
-from llamapatch.tree.align import align, split_lines
+from llamapatch.tree.align import align
 from llamapatch.tree.blobs import Blobs
 from llamapatch.tree.chain import FileChange, Link
-from llamapatch.tree.diff import diff_trees, format_diff
+from llamapatch.tree.diff import diff_trees, format_diff, split_lines
 from llamapatch.tree.merge import Fate, Merge, Resolver, merge
 from llamapatch.tree.objects import Entry, TreeState
 
@@ -149,13 +149,9 @@ def rethread(
     return outcomes
 
 
-def rewritten_diff(git: Git, change: Change, outcome: PatchOutcome) -> bytes:
-    """The canonical diff of a carried patch in its new place, overlay files left out; `git` must hold the trees."""
-    return rewritten_diffs(git, [(change, outcome)])[0]
-
-
 def rewritten_diffs(git: Git, carried: Sequence[tuple[Change, PatchOutcome]]) -> list[bytes]:
-    """`rewritten_diff` of many patches with one process. Of a patch that a person settled, every file counts."""
+    """The canonical diff of each carried patch in its new place, overlay files left out, with one process; `git` must
+    hold the trees. Of a patch that a person settled, every file counts."""
     pairs = [
         (o.before, o.after, () if o.decided else tuple({path for f in o.files for path in (f.path, f.to)}))
         for _, o in carried

@@ -14,7 +14,7 @@ from llamapatch.measure import perplexity
 from llamapatch.measure.arms import AGAIN, BASE, OFF, ON, Arm, make_arms
 from llamapatch.measure.bench import Speed
 from llamapatch.measure.bench import measure_speed as measure
-from llamapatch.measure.identity import compare_logits, is_proven, measure_identity
+from llamapatch.measure.identity import compare_logits, measure_identity
 from llamapatch.measure.inputs import TextFile, given_model, given_text, quantised_model
 from llamapatch.measure.kernels import measure_kernels
 from llamapatch.measure.memory import buffer_sizes
@@ -310,7 +310,6 @@ def test_identity_of_off_and_difference_of_on(
         assert result.verdict(OFF) == "identical" and result.verdict(ON) == "different"
         assert result.digests[OFF] == result.digests[BASE] != result.digests[ON]
         assert result.against_base[ON].max_abs == pytest.approx(0.5, abs=1e-6)
-    assert is_proven(results) and not is_proven(results, (OFF, ON))
     assert not list(folder.path.glob("*.gguf"))
 
 
@@ -320,11 +319,7 @@ def test_identity_needs_a_base_that_repeats_itself(
     base = make_build("b", fault={"llama-results": "not reproducible"})
     arms = make_arms(base, "v0", make_build("p", patched=True), "v0+lp", {})
     results = measure_identity(folder, arms, model, text.path, 1, ubatches=(512,))
-    assert results[0].verdict(OFF) == "not provable" and not is_proven(results)
-
-
-def test_nothing_measured_is_not_identical() -> None:
-    assert not is_proven([])
+    assert results[0].verdict(OFF) == "not provable"
 
 
 @pytest.mark.parametrize(("fault", "said"), [("no file", "no logits"), ("nan", "not finite"), ("zero", "all zero")])

@@ -11,8 +11,8 @@ import pytest
 from llamapatch.config import Settings, load_settings
 from llamapatch.git import Git
 from llamapatch.series.load import load_series
-from llamapatch.tree.align import indent, split_lines
-from llamapatch.tree.diff import parse_diff
+from llamapatch.tree.align import indent
+from llamapatch.tree.diff import parse_diff, split_lines
 from llamapatch.tree.merge import merge
 from llamapatch.tree.rebase import Attempt, rebase, try_onto
 from llamapatch.tree.relock import check_lock, relock

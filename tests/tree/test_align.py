@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamapatch.tree.align import Alignment, Edit, align, alignments, split_lines
+from llamapatch.tree.align import Alignment, Edit, align, alignments
+from llamapatch.tree.diff import split_lines
 
 LINES = st.lists(st.sampled_from([b"a\n", b"b\n", b"c\n", b"    d\n", b"}\n", b"\n"]), max_size=30)
 
